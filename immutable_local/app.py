@@ -1,0 +1,174 @@
+"""What one imm.toml asks for, as frozen values. They import nothing but values and the errors.
+
+`config.py` makes them from a file, `release.py` seals them; `to_json` and `from_json` are exact inverses, so
+that a sealed release says as much as the file it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+Writers = Literal["one", "many"]
+
+
+def _frozen(entries: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    return MappingProxyType(dict(entries or {}))
+
+
+@dataclass(frozen=True)
+class Build:
+    """How the app's own image is built. Paths are relative to imm.toml's folder."""
+
+    context: str = "."
+    dockerfile: str = "Dockerfile"
+    target: str | None = None
+    args: Mapping[str, str] = field(default_factory=_frozen)
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """When an instance is healthy. Times are in seconds.
+
+    With `path`: an HTTP answer with a status within `status` (inclusive), no redirect followed. With
+    `command`: exit code 0 inside the container. With neither: `path` is None and `command` is None, and the
+    image's own HEALTHCHECK decides, else any answer under 500 on `/`.
+    """
+
+    path: str | None = None
+    command: tuple[str, ...] | None = None
+    interval: float = 0.5
+    timeout: float = 5.0
+    start_period: float = 60.0
+    status: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A named volume at a path inside the container."""
+
+    volume: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Service:
+    """One kind of process. `port` None: it takes no traffic."""
+
+    name: str
+    port: int | None = None
+    domains: tuple[str, ...] = ()
+    path: str = "/"
+    strip_path: bool = False
+    image: str | None = None
+    command: tuple[str, ...] | None = None
+    environment: Mapping[str, str] = field(default_factory=_frozen)
+    secrets: tuple[str, ...] = ()
+    volumes: tuple[Mount, ...] = ()
+    tmpfs: tuple[str, ...] = ()
+    replicas: int = 1
+    healthcheck: HealthCheck = field(default_factory=HealthCheck)
+    drain: float = 30.0
+    stop_grace_period: float = 10.0
+    user: str | None = None
+    read_only: bool = True
+    cap_add: tuple[str, ...] = ()
+    memory: int | None = None
+    cpus: float | None = None
+
+    @property
+    def takes_traffic(self) -> bool:
+        return self.port is not None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A named volume. `writers` "one": the old instance stops before the new one starts."""
+
+    name: str
+    writers: Writers = "one"
+
+
+@dataclass(frozen=True)
+class App:
+    """What one imm.toml describes."""
+
+    name: str
+    services: tuple[Service, ...]
+    build: Build = field(default_factory=Build)
+    volumes: tuple[Volume, ...] = ()
+    keep: int = 5
+
+    def service(self, name: str) -> Service:
+        return next(service for service in self.services if service.name == name)
+
+    def volume(self, name: str) -> Volume:
+        return next(volume for volume in self.volumes if volume.name == name)
+
+    @property
+    def builds(self) -> bool:
+        """Whether any service runs the app's own image."""
+        return any(service.image is None for service in self.services)
+
+    def one_writer(self, service: Service) -> bool:
+        """Whether the service must stop before its successor starts."""
+        return any(self.volume(mount.volume).writers == "one" for mount in service.volumes)
+
+
+def to_json(app: App) -> dict[str, Any]:
+    """The app as plain JSON values; times in seconds, memory in bytes."""
+    told = {
+        "name": app.name,
+        "build": _plain(app.build),
+        "services": [_plain(service) for service in app.services],
+        "volumes": [_plain(volume) for volume in app.volumes],
+        "keep": app.keep,
+    }
+    return told
+
+
+def from_json(told: Mapping[str, Any]) -> App:
+    """The inverse of `to_json`; keys it doesn't know are left out, keys that are missing take their default."""
+    return App(
+        name=told["name"],
+        build=Build(**_known(Build, told["build"])),
+        services=tuple(_service(each) for each in told["services"]),
+        volumes=tuple(Volume(**_known(Volume, each)) for each in told["volumes"]),
+        keep=told["keep"],
+    )
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    # asdict copies mappings with copy.deepcopy, which refuses a MappingProxyType.
+    return {key: _plain_value(getattr(value, key)) for key in value.__dataclass_fields__}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple):
+        return [_plain_value(each) for each in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return asdict(value)
+    return value
+
+
+def _known(kind: Any, told: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _frozen_value(told[key]) for key in kind.__dataclass_fields__ if key in told}
+
+
+def _frozen_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _frozen(value)
+    if isinstance(value, list):
+        return tuple(_frozen_value(each) for each in value)
+    return value
+
+
+def _service(told: Mapping[str, Any]) -> Service:
+    known = _known(Service, {k: v for k, v in told.items() if k not in ("healthcheck", "volumes")})
+    known["healthcheck"] = HealthCheck(**_known(HealthCheck, told.get("healthcheck", {})))
+    known["volumes"] = tuple(Mount(**each) for each in told.get("volumes", []))
+    return Service(**known)

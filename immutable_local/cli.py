@@ -1,0 +1,613 @@
+"""The command line: parse, call, render. The only place that prints and exits.
+
+Nothing is imported that a command doesn't need: `imm --help` never loads the Docker SDK.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from immutable_local.errors import ImmError, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from immutable_local.app import App
+    from immutable_local.deploy import Options
+    from immutable_local.engine import Engine
+    from immutable_local.events import Result, Teller
+    from immutable_local.render import Terminal
+
+GLOBAL_OPTIONS = (
+    "Everywhere: -f/--file FILE (default: imm.toml), --json, --quiet, --no-color (or NO_COLOR), --debug."
+)
+BROKEN_PIPE = 1
+
+cli = typer.Typer(
+    name="imm",
+    help="Version and replace: immutable deployments on a Docker engine.",
+    epilog=GLOBAL_OPTIONS,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+proxy_cli = typer.Typer(
+    help="The host's proxy, shared by all apps.", no_args_is_help=True, epilog=GLOBAL_OPTIONS
+)
+secret_cli = typer.Typer(
+    help="Secrets of the app, kept on the engine's host.", no_args_is_help=True, epilog=GLOBAL_OPTIONS
+)
+cli.add_typer(proxy_cli, name="proxy")
+cli.add_typer(secret_cli, name="secret")
+
+
+@dataclass
+class Globals:
+    """What every command takes."""
+
+    file: Path = Path("imm.toml")
+    json: bool = False
+    quiet: bool = False
+    color: bool | None = None
+    debug: bool = False
+
+
+asked = Globals()
+
+Wait = Annotated[
+    str, typer.Option("--wait", metavar="TIME", help="How long to wait for another deployment: 30s, 5m.")
+]
+
+
+@cli.callback()
+def options(
+    file: Annotated[Path, typer.Option("-f", "--file", help="The app's imm.toml.")] = Path("imm.toml"),
+    json: Annotated[
+        bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours (also: NO_COLOR).")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    asked.file, asked.json, asked.quiet, asked.debug = file, json, quiet, debug
+    asked.color = False if no_color else None
+    if version:
+        from immutable_local import __version__
+
+        print(f"imm {__version__}")
+        raise typer.Exit
+
+
+@cli.command(epilog=GLOBAL_OPTIONS)
+def init() -> None:
+    """Look at this folder (Dockerfile, EXPOSE, VOLUME) and write an imm.toml."""
+    from immutable_local.init import propose
+
+    path = asked.file
+    text = propose(path.parent)
+    if path.exists():
+        raise UsageError(
+            f"{path} is there already; nothing was written", code="exists", hint="edit it, or move it away"
+        )
+    try:
+        path.write_text(text)
+    except OSError as failed:
+        raise UsageError(f"{path} cannot be written: {failed.strerror}") from failed
+    if asked.json:
+        _print_json({"file": str(path)})
+    else:
+        print(f"wrote {path}:\n\n{text}\nnext: imm up")
+
+
+@cli.command(epilog=GLOBAL_OPTIONS)
+def plan(
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 10 when there are changes.")
+    ] = False,
+) -> None:
+    """Say what `up` would do and why; changes nothing."""
+    from immutable_local import deploy
+
+    app, folder = _app()
+    tell = _teller(app.name)
+    decided, found = deploy.plan_up(_engine(), app, folder, deploy.Options(), tell)
+    if asked.json:
+        _print_json(
+            {
+                "app": app.name,
+                "live": found.live.release if found.live else None,
+                "changes": [
+                    {"verb": c.verb, "service": c.service, "cause": c.cause} for c in decided.changes
+                ],
+                "stop_first": list(decided.stop_first),
+                "nothing_to_do": decided.nothing_to_do,
+            }
+        )
+    else:
+        for change in decided.changes:
+            print(change)
+        for name in decided.stop_first:
+            print(f"stop {name} first: it has a volume for one writer")
+        if decided.nothing_to_do:
+            print("nothing to do")
+        elif all(change.verb == "keep" for change in decided.changes):
+            print(f"a new release of the same instances: {decided.cause}")
+    if exit_code and not decided.nothing_to_do:
+        raise typer.Exit(10)
+
+
+@cli.command(epilog=GLOBAL_OPTIONS)
+def up(
+    wait: Wait = "0s",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Build without any cache, and take what comes out.")
+    ] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Replace another project's app of this name.")
+    ] = False,
+) -> None:
+    """Build, start beside, check health, flip, drain, retire. Nothing to do is a success."""
+    from immutable_local import deploy
+
+    app, folder = _app()
+    how = deploy.Options(wait=_seconds(wait), fresh=fresh, take_over=take_over)
+    _deploy(app.name, lambda tell: deploy.up(_engine(), app, folder, how, tell))
+
+
+@cli.command(epilog=GLOBAL_OPTIONS)
+def revert(
+    number: Annotated[
+        int | None, typer.Argument(metavar="[N]", help="The release; default: the one live before.")
+    ] = None,
+    wait: Wait = "0s",
+) -> None:
+    """Make an earlier release live again, code and settings of then."""
+    from immutable_local import deploy
+
+    app, _ = _app()
+    how = deploy.Options(wait=_seconds(wait))
+    _deploy(app.name, lambda tell: deploy.revert(_engine(), app.name, number, how, app.keep, tell))
+
+
+@cli.command(epilog=GLOBAL_OPTIONS)
+def down(wait: Wait = "0s") -> None:
+    """Take the app off this host; volumes, secrets and history stay."""
+    from immutable_local import deploy
+
+    app, _ = _app()
+    how = deploy.Options(wait=_seconds(wait))
+    _deploy(app.name, lambda tell: deploy.down(_engine(), app.name, how, tell))
+
+
+@cli.command(epilog=GLOBAL_OPTIONS)
+def status() -> None:
+    """What is live, its instances, the address, what else could be reverted to."""
+    from immutable_local import render
+    from immutable_local.status import of_app
+
+    app, _ = _app()
+    told = of_app(_engine(), app)
+    if asked.json:
+        _print_json(told)
+        return
+    live = told["live"]
+    if live is None:
+        print(f"{app.name} is not deployed on this host")
+    else:
+        git = f", commit {live['git']}" if live["git"] else ""
+        print(f"release {live['release']} of {app.name} is live since {render.ago(live['since'])}{git}")
+        rows = [
+            [name, each["instance"], each["state"], each["health"], render.ago(each["started"])]
+            for name, instances in told["services"].items()
+            for each in instances
+        ]
+        print(render.table(rows, ["SERVICE", "INSTANCE", "STATE", "HEALTH", "AGE"]))
+        for url in told["urls"]:
+            print(f"address: {url}")
+    if told["revertable"]:
+        print(f"can be reverted to: {', '.join(str(number) for number in told['revertable'])}")
+    proxy = told["proxy"]
+    print(f"proxy: {proxy['kind']}, {proxy['state']}" if proxy else "proxy: not there yet (imm up starts it)")
+
+
+@cli.command(epilog=GLOBAL_OPTIONS)
+def history() -> None:
+    """Every event with time, who, how long, and why it failed."""
+    from immutable_local import render
+    from immutable_local.status import records_of
+
+    app, _ = _app()
+    records = records_of(_engine(), app.name)
+    if asked.json:
+        _print_json(records)
+    elif not records:
+        print(f"nothing has happened to {app.name} on this host yet")
+    else:
+        head = ["N", "AT (UTC)", "EVENT", "RELEASE", "BY", "TOOK", "COMMIT", "ERROR"]
+        print(render.table(render.history_rows(records), head))
+
+
+@cli.command(epilog=GLOBAL_OPTIONS)
+def logs(
+    service: Annotated[str | None, typer.Argument(metavar="[SERVICE]")] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines are written.")] = False,
+    release: Annotated[
+        int | None, typer.Option("--release", metavar="N", help="Of that release, gone or not.")
+    ] = None,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", metavar="LINES", help="Only the last lines.", min=0)
+    ] = None,
+) -> None:
+    """The logs of what is live, or of a release that is gone."""
+    from immutable_local.logs import lines
+
+    app, _ = _app()
+    for name, line in lines(_engine(), app.name, service, release, follow, tail):
+        if asked.json:
+            _print_json({"instance": name, "line": line})
+        else:
+            print(f"{name} | {line}", flush=follow)
+
+
+@cli.command(epilog=GLOBAL_OPTIONS)
+def prune() -> None:
+    """Remove old releases' images, of this app only; never a volume, never what is live."""
+    from immutable_local import deploy
+
+    app, _ = _app()
+    tell = _teller(app.name)
+    with _interruptible():
+        removed = deploy.prune_releases(_engine(), app.name, app.keep, deploy.Options(), tell)
+    if asked.json:
+        _print_json({"app": app.name, "removed": removed})
+    else:
+        print(f"removed the releases {', '.join(map(str, removed))}" if removed else "nothing to remove")
+
+
+@cli.command(epilog=GLOBAL_OPTIONS)
+def doctor() -> None:
+    """Is everything there that imm needs, and what to do if not."""
+    from immutable_local.doctor import examine
+
+    findings = examine()
+    if asked.json:
+        _print_json([{"what": f.what, "ok": f.ok, "found": f.found, "hint": f.hint} for f in findings])
+    else:
+        terminal = _terminal()
+        for finding in findings:
+            mark = terminal.paint("ok", "32") if finding.ok else terminal.paint("no", "31;1")
+            print(f"{mark}  {finding.what}: {finding.found}")
+            if finding.hint and not finding.ok:
+                print(f"    next: {finding.hint}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(next(finding.exit_code for finding in findings if not finding.ok))
+
+
+@secret_cli.command("set", epilog=GLOBAL_OPTIONS)
+def secret_set(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    from_file: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="The file that holds the value.")
+    ] = None,
+) -> None:
+    """Set a secret; its value comes from a prompt, a file or standard input."""
+    from immutable_local import secret
+    from immutable_local.config import check_secret_name
+
+    check_secret_name(name)
+    app, _ = _app()
+    value = secret.check_value(name, _secret_value(name, from_file))
+    changed = _with_lock(app.name, "secret set", lambda session: secret.put(session, app.name, name, value))
+    used = any(name in service.secrets for service in app.services)
+    if asked.json:
+        _print_json({"app": app.name, "secret": name, "changed": changed})
+        return
+    print(f"{name} is set" if changed else f"{name} had that value already")
+    if changed:
+        print(
+            "next: imm up hands it over, replacing the instances that use it"
+            if used
+            else f'next: name it in imm.toml, secrets = ["{name}"], then run imm up'
+        )
+
+
+@secret_cli.command("list", epilog=GLOBAL_OPTIONS)
+def secret_list() -> None:
+    """The names of the secrets that are set, and since when; never a value."""
+    from immutable_local import render
+    from immutable_local.status import secrets_of
+
+    app, _ = _app()
+    known = secrets_of(_engine(), app.name)
+    wanted = sorted({name for service in app.services for name in service.secrets} - set(known))
+    if asked.json:
+        _print_json(
+            [{"name": n, "since": s} for n, s in known.items()] + [{"name": n, "since": None} for n in wanted]
+        )
+        return
+    rows = [[name, f"set {render.ago(since)} ago"] for name, since in known.items()]
+    rows += [[name, "no value yet"] for name in wanted]
+    print(render.table(rows, ["NAME", "VALUE"]) if rows else "no secrets")
+
+
+@secret_cli.command("remove", epilog=GLOBAL_OPTIONS)
+def secret_remove(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Forget a secret. Running instances keep what they were given."""
+    from immutable_local import secret
+    from immutable_local.config import check_secret_name
+
+    check_secret_name(name)
+    app, _ = _app()
+    existed = _with_lock(app.name, "secret remove", lambda session: secret.remove(session, app.name, name))
+    if not existed:
+        raise NotFound(
+            f"there is no secret {name} of {app.name}", hint="imm secret list shows those that are set"
+        )
+    if asked.json:
+        _print_json({"app": app.name, "secret": name, "removed": True})
+    else:
+        print(f"{name} is removed")
+
+
+@proxy_cli.command("up", epilog=GLOBAL_OPTIONS)
+def proxy_up(
+    kind: Annotated[str | None, typer.Option("--kind", help="nginx (default).")] = None,
+    bind: Annotated[
+        str | None, typer.Option("--bind", help="The address to listen on (default: 127.0.0.1).")
+    ] = None,
+    http_port: Annotated[
+        int | None, typer.Option("--http-port", min=1, max=65535, help="Default: 8080.")
+    ] = None,
+    https_port: Annotated[int | None, typer.Option("--https-port", hidden=True)] = None,
+    pool: Annotated[
+        str | None, typer.Option("--pool", help="Where apps' subnets come from (10.201.0.0/16).")
+    ] = None,
+) -> None:
+    """Start the host's proxy, or change how it runs; its apps stay."""
+    from immutable_local import host
+
+    if https_port is not None:
+        raise UsageError("--https-port: not supported yet", code="not_supported", hint="leave it out")
+    change = {"kind": kind, "bind": bind, "http_port": http_port, "pool": pool}
+    wanted = host.checked({key: value for key, value in change.items() if value is not None})
+    tell = _teller("")
+    with _interruptible():
+        ready = host.ensure(_engine(), tell.warn, wanted)
+        ready.close()
+    _tell_proxy(
+        {
+            "kind": ready.asked.kind,
+            "state": "running",
+            "bind": ready.asked.bind,
+            "port": ready.asked.http_port,
+        }
+    )
+
+
+@proxy_cli.command("status", epilog=GLOBAL_OPTIONS)
+def proxy_status() -> None:
+    """Whether the proxy runs, where it listens, and which apps it serves."""
+    from immutable_local.status import of_proxy
+
+    _tell_proxy(of_proxy(_engine()))
+
+
+@proxy_cli.command("down", epilog=GLOBAL_OPTIONS)
+def proxy_down(
+    force: Annotated[bool, typer.Option("--force", help="Also when apps are live behind it.")] = False,
+) -> None:
+    """Remove the proxy and its sidecar; apps' data, secrets and history stay."""
+    from immutable_local import host
+    from immutable_local.status import of_proxy
+
+    engine = _engine()
+    apps = of_proxy(engine).get("apps") or []
+    if apps and not force:
+        raise UsageError(
+            f"live behind the proxy: {', '.join(apps)}; nothing was touched",
+            code="apps_live",
+            hint="take them off first with imm down, or imm proxy down --force: then nobody reaches them",
+        )
+    removed = host.take_down(engine)
+    if asked.json:
+        _print_json({"removed": removed})
+    else:
+        print(
+            f"removed {', '.join(removed)}; volumes and history are kept" if removed else "there is no proxy"
+        )
+
+
+def main() -> NoReturn:
+    """The entry point: everything that leaves here is an exit code of the contract's."""
+    arguments = _globals_first(sys.argv[1:])
+    try:
+        code = cli(arguments, standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except ImmError as error:
+        _fail(error)
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
+    except TyperException as wrong:
+        context = getattr(wrong, "ctx", None)
+        command = context.command_path if context else "imm"
+        _fail(UsageError(wrong.format_message(), hint=f"{command} --help"))
+    except (KeyboardInterrupt, typer.Abort):
+        _fail(ImmError("interrupted", code="interrupted"))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(BROKEN_PIPE)
+    except Exception as unexpected:
+        if asked.debug:
+            raise
+        _fail(
+            ImmError(
+                f"imm met something it doesn't know: {type(unexpected).__name__}: {unexpected}",
+                code="bug",
+                hint="please report it with what imm --debug shows; what was live is still live",
+            )
+        )
+
+
+def _globals_first(arguments: list[str]) -> list[str]:
+    """The options that every command takes, moved to the front: `imm up --json` is `imm --json up`.
+
+    `logs -f` keeps its `-f`: there it follows.
+    """
+    front: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word in ("--json", "--quiet", "-q", "--no-color", "--debug"):
+            front.append(word)
+        elif word.startswith("--file="):
+            front.append(word)
+        elif word == "--file" or (word == "-f" and "logs" not in rest):
+            front += [word, *[value for value in [next(words, None)] if value is not None]]
+        else:
+            rest.append(word)
+    return front + rest
+
+
+def _fail(error: ImmError) -> NoReturn:
+    if asked.debug and error.__traceback__ is not None:
+        import traceback
+
+        traceback.print_exception(error)
+    _terminal().error(error)
+    if asked.json and not error.told:
+        _print_json({"error": error.as_json()})
+    sys.exit(error.exit_code)
+
+
+def _app() -> tuple[App, Path]:
+    from immutable_local.config import read
+
+    return read(asked.file), asked.file.absolute().parent
+
+
+def _engine() -> Engine:
+    from immutable_local.engine import connect
+
+    return connect()
+
+
+def _terminal() -> Terminal:
+    from immutable_local.render import Terminal
+
+    return Terminal(quiet=asked.quiet, color=asked.color)
+
+
+def _teller(app: str) -> Teller:
+    from immutable_local.events import Teller
+
+    return Teller(_terminal().hear)
+
+
+def _deploy(app: str, command: Callable[[Teller], Result]) -> None:
+    """Run a deployment, showing its steps; its result is the last thing said."""
+    from immutable_local import render
+    from immutable_local.events import Result, Teller
+
+    terminal = _terminal()
+    tell = Teller(render.JsonLines(app, terminal).hear if asked.json else terminal.hear)
+    try:
+        with _interruptible():
+            result = command(tell)
+    except (ImmError, KeyboardInterrupt) as failed:
+        error = failed if isinstance(failed, ImmError) else _interrupted()
+        if asked.json:
+            render.print_json(render.result_json(Result("failed", tell.release, None, tell.seconds, error=error), app))
+            error.told = True
+        raise error from failed
+    if asked.json:
+        render.print_json(render.result_json(result, app))
+    else:
+        print(render.result_text(result, app))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM undoes as Ctrl-C does."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        # Whoever is impatient doesn't cut the undoing short.
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupted() -> ImmError:
+    return ImmError("interrupted; what wasn't live is undone", code="interrupted", hint="imm status shows what is live")
+
+
+def _with_lock(app: str, command: str, act: Callable[[Any], bool]) -> bool:
+    from immutable_local import host, lock
+
+    tell = _teller(app)
+    with _interruptible():
+        ready = host.ensure(_engine(), tell.warn)
+        try:
+            lock.take(ready.session, app, command)
+            return act(ready.session)
+        finally:
+            ready.close()
+
+
+def _secret_value(name: str, from_file: Path | None) -> bytes:
+    if from_file is not None:
+        try:
+            return from_file.read_bytes()
+        except OSError as failed:
+            raise UsageError(f"{from_file} cannot be read: {failed.strerror}") from failed
+    if sys.stdin.isatty():
+        return str(typer.prompt(f"value of {name}", hide_input=True, err=True)).encode()
+    value = sys.stdin.buffer.read()
+    # `echo secret | imm secret set X` means the word, not the line's end.
+    return value[:-1] if value.endswith(b"\n") else value
+
+
+def _seconds(text: str) -> float:
+    from immutable_local.config.units import seconds
+
+    try:
+        return seconds(text)
+    except ValueError as wrong:
+        raise UsageError(f"--wait {text}: not a duration", hint="write 30s, 5m or 1h") from wrong
+
+
+def _tell_proxy(told: dict[str, Any]) -> None:
+    if asked.json:
+        _print_json(told)
+    elif told["state"] == "absent":
+        print("there is no proxy on this host (imm up or imm proxy up starts it)")
+    else:
+        print(f"{told['kind']} is {told['state']} on {told['bind']}:{told['port']}")
+        for app in told.get("apps") or []:
+            print(f"  {app}")
+
+
+def _print_json(told: Any) -> None:
+    from immutable_local.render import print_json
+
+    print_json(told)

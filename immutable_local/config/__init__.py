@@ -1,0 +1,210 @@
+"""imm.toml → App: every key is checked before anything is touched.
+
+`keys` says what each key may be, `contradictions` what can't go together, and here the file is read, the app put
+together, and what is wrong told with the key's path, its line, and what was meant.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from immutable_local.app import App, Build, Mount, Service, Volume
+from immutable_local.config import env_file, keys
+from immutable_local.config.contradictions import between_keys, between_services
+from immutable_local.config.findings import Finding, Findings, KeyPath, Wrong
+from immutable_local.config.kinds import meant, shown
+from immutable_local.config.lines import key_lines, nearest
+from immutable_local.config.tables import ENTRIES
+from immutable_local.errors import ConfigError
+
+MOST_BYTES = 1_000_000
+MOST_DETAILS = 20
+
+
+def read(path: Path) -> App:
+    """The app that the imm.toml at `path` describes; files it names are looked for from its folder on.
+
+    Raises `ConfigError`, and nothing else, whatever the file holds.
+    """
+    text = _text(path, what=path.name or str(path))
+    told = _parsed(text, path.name)
+    try:
+        return _app(told, path.parent)
+    except Wrong as wrong:
+        raise _config_error(wrong, text, path.name) from None
+
+
+def _text(path: Path, *, what: str) -> str:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise ConfigError(f"{what} is {kind}", hint="name the file itself: imm -f FOLDER/imm.toml")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        hint = "run imm init to write one, or name it: imm -f FILE"
+        raise ConfigError(f"there is no {what} in {shown(str(path.parent.absolute()))}", hint=hint) from None
+    except (OSError, ValueError) as refused:
+        reason = getattr(refused, "strerror", None) or str(refused)
+        raise ConfigError(f"{what} can't be read: {reason}", hint="check its path and permissions") from refused
+    if len(content) > MOST_BYTES:
+        raise ConfigError(f"{what} is larger than {MOST_BYTES // 1_000_000} MB", hint="is this the right file?")
+    if content.startswith(b"\xef\xbb\xbf"):
+        raise ConfigError(f"{what} starts with a byte order mark", hint="save it as UTF-8 without BOM")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as undecodable:
+        line = content.count(b"\n", 0, undecodable.start) + 1
+        raise ConfigError(f"{what} is not UTF-8 ({what}, line {line})", hint="save it as UTF-8") from None
+
+
+def _parsed(text: str, name: str) -> dict[str, Any]:
+    hint = "https://toml.io shows how TOML is written; strings are in quotes"
+    try:
+        return tomllib.loads(text)
+    except ValueError as invalid:  # also numbers that are too long for Python to read
+        raise ConfigError(f"{name} is not valid TOML: {invalid}", hint=hint) from None
+    except RecursionError:
+        raise ConfigError(f"{name} is nested too deeply", hint=hint) from None
+
+
+def _app(told: Mapping[str, Any], folder: Path) -> App:
+    given = keys.APP.read(told)
+    findings = Findings()
+    services = []
+    for name, each in given["services"].items():
+        with findings.at("services", name):
+            services.append(_service(name, each, app=given["name"], folder=folder))
+    volumes: tuple[Volume, ...] = ()
+    with findings.at("services"):
+        volumes = _volumes(given.get("volumes", {}), given["services"])
+    build = Build()
+    if any(service.image is None for service in services):
+        with findings.at("build"):
+            build = _build(given.get("build", {}), folder)
+    findings.settle()
+    app = App(given["name"], tuple(services), build, volumes, **given.get("release", {}))
+    between_services(app)
+    return app
+
+
+def _service(name: str, given: Mapping[str, Any], *, app: str, folder: Path) -> Service:
+    between_keys(given)
+    findings = Findings()
+    environment: dict[str, str] = {}
+    for position, file in enumerate(given.get("env_file", ())):
+        with findings.at("env_file", position):
+            environment |= _environment_in(file, folder)
+    findings.settle()
+    environment |= given.get("environment", {})
+    settings = {key: value for key, value in given.items() if key not in ("env_file", "environment")}
+    settings.setdefault("read_only", "image" not in given)
+    if "port" in given:
+        settings.setdefault("domains", (f"{app}.localhost",))
+    return Service(name, environment=MappingProxyType(environment), **settings)
+
+
+def _environment_in(file: str, folder: Path) -> dict[str, str]:
+    path = _inside(folder, file)
+    try:
+        text = _text(path, what=shown(file))
+        return ENTRIES.read(env_file.entries(text))
+    except ConfigError as refused:
+        raise Wrong(Finding(refused.message, "write the file, or correct its name")) from None
+    except Wrong as wrong:
+        # An entry of the file has no line in imm.toml: its name goes into the text.
+        told = (": ".join([shown(file), *map(str, finding.path), finding.what]) for finding in wrong.findings)
+        raise Wrong(*(Finding(what, wrong.findings[0].hint) for what in told)) from None
+
+
+def _volumes(declared: Mapping[str, Any], services: Mapping[str, Any]) -> tuple[Volume, ...]:
+    """The declared volumes, and those that services only mount, unless that looks like a slip of the pen."""
+    volumes = {name: Volume(name, **settings) for name, settings in declared.items()}
+    findings = Findings()
+    for name, given in services.items():
+        mounts: tuple[Mount, ...] = given.get("volumes", ())
+        for position, mount in enumerate(mounts):
+            with findings.at(name, "volumes", position):
+                suggestion = "" if mount.volume in volumes else meant(mount.volume, declared)
+                if suggestion:
+                    hint = f"or declare it: [volumes.{mount.volume}]"
+                    raise Wrong(Finding(f"unknown volume {mount.volume}{suggestion}", hint))
+                volumes.setdefault(mount.volume, Volume(mount.volume))
+    findings.settle()
+    return tuple(volumes.values())
+
+
+def _build(given: Mapping[str, Any], folder: Path) -> Build:
+    """The build with paths from imm.toml's folder on; as in Compose, `dockerfile` is told from the context on."""
+    findings = Findings()
+    settings = dict(given)
+    context = folder
+    with findings.at("context"):
+        context = _inside(folder, given.get("context", "."))
+        if not os.path.isdir(context):
+            raise Wrong(Finding(f"there is no folder {shown(given['context'])}", "it is told from imm.toml on"))
+        settings["context"] = _from(folder, context)
+    findings.settle()
+    with findings.at("dockerfile"):
+        told = given.get("dockerfile", "Dockerfile")
+        dockerfile = _inside(folder, os.path.join(context, told))
+        if not os.path.isfile(dockerfile):
+            suggestion = meant(told, _names_in(context))
+            hint = "write a Dockerfile, name it with build.dockerfile, or give each service an image"
+            raise Wrong(Finding(f"there is no file {shown(_from(folder, dockerfile))}{suggestion}", hint))
+        settings["dockerfile"] = _from(folder, dockerfile)
+    findings.settle()
+    if "args" in settings:
+        settings["args"] = MappingProxyType(settings["args"])
+    return Build(**settings)
+
+
+def _inside(folder: Path, told: str) -> Path:
+    """The path that `told` leads to from `folder` on, links followed; it must not lead out of the folder."""
+    real = Path(os.path.realpath(folder / told))
+    if not real.is_relative_to(os.path.realpath(folder)):
+        raise Wrong(Finding(f"{shown(told)} lies outside of the folder of imm.toml", "move or copy it into the folder"))
+    return real
+
+
+def _from(folder: Path, path: Path) -> str:
+    return path.relative_to(os.path.realpath(folder)).as_posix()
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _config_error(wrong: Wrong, text: str, name: str) -> ConfigError:
+    lines = key_lines(text)
+    findings = sorted(wrong.findings, key=lambda finding: nearest(lines, finding.path) or math.inf)
+    first, *others = findings
+    details = [_told(each, lines, name) for each in others[:MOST_DETAILS]]
+    return ConfigError(_told(first, lines, name), code=first.code, hint=first.hint, details=details)
+
+
+def _told(finding: Finding, lines: Mapping[KeyPath, int], name: str) -> str:
+    line = nearest(lines, finding.path)
+    place = name if line is None else f"{name}, line {line}"
+    return f"{_told_path(finding.path) or name}: {finding.what} ({place})"
+
+
+def _told_path(path: KeyPath) -> str:
+    told = ""
+    for part in path:
+        if isinstance(part, int):
+            told += f"[{part}]"
+        else:
+            bare = part.isascii() and part.replace("-", "a").replace("_", "a").isalnum()
+            told += ("." if told else "") + (part if bare and len(part) <= 80 else shown(part))
+    return told

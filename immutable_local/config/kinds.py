@@ -1,0 +1,177 @@
+"""What a value may be, in general: each kind reads a value, and says the same to editors as JSON Schema."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from typing import Any, Generic, TypeVar
+
+from immutable_local.config import units
+from immutable_local.config.findings import Finding, Wrong
+
+T = TypeVar("T")
+U = TypeVar("U")
+Schema = Mapping[str, Any]
+
+LONGEST_TEXT = 4096
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """`read` turns what tomllib gave into a checked value, or raises `Wrong`."""
+
+    read: Callable[[object], T]
+    schema: Schema
+
+    def then(self, step: Callable[[T], U]) -> Kind[U]:
+        """The same kind to editors, with one more step of reading."""
+        return Kind(lambda value: step(self.read(value)), self.schema)
+
+
+ANYTHING: Kind[object] = Kind(lambda value: value, {})
+
+
+def text(must_be: str, pattern: str, *, most: int = LONGEST_TEXT, hint: str = "") -> Kind[str]:
+    """A string that matches the whole of `pattern`, of `most` characters at most."""
+    whole_pattern = re.compile(f"(?:{pattern})")
+
+    def read(value: object) -> str:
+        if not isinstance(value, str):
+            raise mismatch(must_be, value, quoted(value) or hint)
+        if len(value) > most:
+            raise Wrong(Finding(f"must be {must_be} of {most} characters at most, not {len(value)}", hint))
+        if not whole_pattern.fullmatch(value):
+            raise Wrong(Finding(f"must be {must_be}, not {shown(value)}", hint))
+        return value
+
+    return Kind(read, {"type": "string", "pattern": f"^({pattern})$", "maxLength": most})
+
+
+def whole(least: int, most: int) -> Kind[int]:
+    """A whole number in a range."""
+    must_be = f"a whole number from {least} to {most}"
+
+    def read(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise mismatch(must_be, value, _without_quotes(value))
+        if not least <= value <= most:
+            raise Wrong(Finding(f"must be {must_be}, not {shown(value)}"))
+        return value
+
+    return Kind(read, {"type": "integer", "minimum": least, "maximum": most})
+
+
+def number(least: float, most: float) -> Kind[float]:
+    """A number in a range; whole ones are numbers too."""
+    must_be = f"a number from {least:g} to {most:g}"
+
+    def read(value: object) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise mismatch(must_be, value, _without_quotes(value))
+        if not least <= value <= most:  # also false of nan
+            raise Wrong(Finding(f"must be {must_be}, not {shown(value)}"))
+        return float(value)
+
+    return Kind(read, {"type": "number", "minimum": least, "maximum": most})
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise mismatch("true or false", value, _without_quotes(value))
+    return value
+
+
+TRUTH: Kind[bool] = Kind(_truth, {"type": "boolean"})
+
+
+def one_of(*choices: str) -> Kind[str]:
+    """One of a few words."""
+    must_be = " or ".join(f'"{choice}"' for choice in choices)
+
+    def read(value: object) -> str:
+        if not isinstance(value, str):
+            raise mismatch(must_be, value)
+        if value not in choices:
+            raise Wrong(Finding(f"must be {must_be}, not {shown(value)}{meant(value, choices)}"))
+        return value
+
+    return Kind(read, {"enum": list(choices)})
+
+
+def duration(least: float, most: float) -> Kind[float]:
+    """A time in seconds, written with its unit."""
+    form = text('a time like "500ms", "30s" or "10m"', units.DURATION, most=60)
+    bounds = f"from {units.told_seconds(least)} to {units.told_seconds(most)}"
+
+    def read(value: object) -> float:
+        if quoted(value):
+            raise mismatch("a time with its unit", value, quoted(value, "s"))
+        amount = units.seconds(form.read(value))
+        if not least <= amount <= most:
+            raise Wrong(Finding(f"must be a time {bounds}, not {shown(value)}"))
+        return amount
+
+    return Kind(read, form.schema)
+
+
+def size(least: int, most: int) -> Kind[int]:
+    """A size in bytes, written with its unit as Docker does, or as a number of bytes."""
+    form = text('a size like "512m" or "2g"', units.SIZE, most=40)
+    bounds = f"from {units.told_bytes(least)} to {units.told_bytes(most)}"
+
+    def read(value: object) -> int:
+        plain = value if isinstance(value, int) and not isinstance(value, bool) else None
+        amount = units.size_in_bytes(form.read(value)) if plain is None else plain
+        if not least <= amount <= most:
+            hint = "a number without a unit is in bytes" if plain is not None else ""
+            raise Wrong(Finding(f"must be a size {bounds}, not {shown(value)}", hint))
+        return amount
+
+    return Kind(read, {"anyOf": [{"type": "integer", "minimum": least, "maximum": most}, form.schema]})
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """ ", did you mean X?" if a known word is close, else nothing."""
+    close = difflib.get_close_matches(word[:100].lower(), list(known), n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def mismatch(must_be: str, value: object, hint: str = "") -> Wrong:
+    """The value has another type than the key."""
+    return Wrong(Finding(f"must be {must_be}, not {_type_of(value)}", hint))
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: short, and nothing in it that a terminal would obey."""
+    if isinstance(value, int) and abs(value) >= 10**18:
+        return f"{'-' if value < 0 else ''}1000000000000000000..."
+    told = f'"{value}"' if isinstance(value, str) and value.isprintable() else repr(value)
+    return told if len(told) <= 80 else f"{told[:76]}..."
+
+
+def _type_of(value: object) -> str:
+    names: tuple[tuple[Any, str], ...] = (
+        (bool, "true or false"),
+        (str, "a string"),
+        (int, "a whole number"),
+        (float, "a number with a fraction"),
+        (list, "an array"),
+        (dict, "a table"),
+        ((date, datetime, time), "a date or time"),
+    )
+    return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)
+
+
+def quoted(value: object, unit: str = "") -> str:
+    """The advice to write a number as a string; "" for what isn't one."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return ""
+    return f'write "{shown(value)}{unit}"'
+
+
+def _without_quotes(value: object) -> str:
+    return "write it without quotes" if isinstance(value, str) else ""

@@ -1,0 +1,192 @@
+"""What a value with other values in it may be: arrays, commands, tables."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from immutable_local.config.findings import Finding, Findings, Wrong
+from immutable_local.config.kinds import Kind, Schema, meant, mismatch, quoted, shown
+
+T = TypeVar("T")
+
+LONGEST_ENTRY = 131_071  # bytes in one argument or NAME=value: MAX_ARG_STRLEN of Linux, without its final NUL
+MOST_ENTRIES = 200
+_TOO_MUCH = f"must have no NUL character, and {LONGEST_ENTRY} bytes at most"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a table. `later`: the contract has it, this version refuses it."""
+
+    kind: Kind[Any]
+    meaning: str
+    required: bool = False
+    later: bool = False
+
+
+def list_of(kind: Kind[T], *, least: int = 0, most: int = MOST_ENTRIES) -> Kind[tuple[T, ...]]:
+    """An array of one kind of value, none of them twice."""
+
+    def read(value: object) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise mismatch("an array", value, f"write [{shown(value)}]" if isinstance(value, str) else "")
+        if not least <= len(value) <= most:
+            raise Wrong(Finding(f"must have from {least} to {most} entries, not {len(value)}"))
+        findings = Findings()
+        entries: list[T] = []
+        for position, each in enumerate(value):
+            with findings.at(position):
+                entry = kind.read(each)
+                if entry in entries:
+                    raise Wrong(Finding(f"{shown(each)} is there twice", "remove one of them"))
+                entries.append(entry)
+        findings.settle()
+        return tuple(entries)
+
+    return Kind(read, {"type": "array", "items": kind.schema, "minItems": least, "maxItems": most})
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        try:
+            value = shlex.split(value)
+        except ValueError as unclosed:
+            raise Wrong(Finding(f"is not a command: {unclosed}", 'write ["program", "argument"]')) from None
+    if not isinstance(value, list):
+        raise mismatch("an array of strings, or a string", value)
+    for word in value:
+        if not isinstance(word, str):
+            raise mismatch("words that are strings", word, quoted(word))
+        if "\0" in word or len(word.encode()) > LONGEST_ENTRY:
+            raise Wrong(Finding(_TOO_MUCH))
+    if not value or not value[0] or len(value) > MOST_ENTRIES:
+        raise Wrong(Finding(f"must be a program and its arguments, {MOST_ENTRIES} words at most"))
+    return tuple(value)
+
+
+WORDS: Kind[tuple[str, ...]] = Kind(
+    _words,
+    {
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_ENTRIES},
+        ]
+    },
+)
+
+ENTRY_NAME = r"[^\s=\u0000-\u001f\u007f]{1,255}"
+
+
+def _entries(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise mismatch("a table", value, 'write { NAME = "value" }')
+    if len(value) > MOST_ENTRIES:
+        raise Wrong(Finding(f"must have {MOST_ENTRIES} entries at most, not {len(value)}"))
+    findings = Findings()
+    entries: dict[str, str] = {}
+    for name, each in value.items():
+        with findings.at(name):
+            if not re.fullmatch(ENTRY_NAME, name):
+                raise Wrong(Finding("a name must have no '=', no white space and no control characters"))
+            entries[name] = _entry(each)
+            if "\0" in entries[name] or len(f"{name}={entries[name]}".encode()) > LONGEST_ENTRY:
+                raise Wrong(Finding(_TOO_MUCH))
+    findings.settle()
+    return entries
+
+
+def _entry(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise Wrong(Finding("must be a number of 64 bits, or a string"))
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise mismatch("a string, a number, true or false", value, "write the value in quotes")
+
+
+ENTRIES: Kind[dict[str, str]] = Kind(
+    _entries,
+    {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{ENTRY_NAME}$"},
+        "additionalProperties": {"type": ["string", "number", "boolean"]},
+        "maxProperties": MOST_ENTRIES,
+    },
+)
+
+
+def table(keys: Mapping[str, Key], other_words: Mapping[str, str] | None = None) -> Kind[dict[str, Any]]:
+    """A table with these keys and no others. `other_words`: what people write who mean one of them."""
+
+    def read(value: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise mismatch("a table", value)
+        findings = Findings()
+        given: dict[str, Any] = {}
+        for name, each in value.items():
+            with findings.at(name):
+                if name not in keys:
+                    word = (other_words or {}).get(name)
+                    suggestion = f", did you mean {word}?" if word else meant(name, keys)
+                    raise Wrong(Finding(f"unknown key{suggestion}"))
+                if keys[name].later:
+                    hint = "remove it: this version of imm can't do it, and won't ignore it"
+                    raise Wrong(Finding("not supported yet", hint, code="not_supported"))
+                given[name] = keys[name].kind.read(each)
+        for name, key in keys.items():
+            if key.required and name not in value:
+                with findings.at(name):
+                    raise Wrong(Finding("is missing", f"add it: {key.meaning}"))
+        findings.settle()
+        return given
+
+    return Kind(
+        read,
+        {
+            "type": "object",
+            "properties": {name: _property(key) for name, key in keys.items()},
+            "required": [name for name, key in keys.items() if key.required],
+            "additionalProperties": False,
+        },
+    )
+
+
+def tables(name_kind: Kind[str], kind: Kind[T], *, least: int = 0, most: int = 50) -> Kind[dict[str, T]]:
+    """A table of tables whose names the author chooses."""
+
+    def read(value: object) -> dict[str, T]:
+        if not isinstance(value, dict):
+            raise mismatch("a table", value)
+        if not least <= len(value) <= most:
+            raise Wrong(Finding(f"must have from {least} to {most} tables, not {len(value)}"))
+        findings = Findings()
+        given: dict[str, T] = {}
+        for name, each in value.items():
+            with findings.at(name):
+                name_kind.read(name)
+                given[name] = kind.read(each)
+        findings.settle()
+        return given
+
+    return Kind(
+        read,
+        {
+            "type": "object",
+            "propertyNames": name_kind.schema,
+            "additionalProperties": kind.schema,
+            "minProperties": least,
+            "maxProperties": most,
+        },
+    )
+
+
+def _property(key: Key) -> Schema:
+    return {
+        "description": f"Not supported yet: {key.meaning}" if key.later else key.meaning,
+        **key.kind.schema,
+    }

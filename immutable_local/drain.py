@@ -1,0 +1,45 @@
+"""Wait until nothing is in flight to the instances that are about to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from immutable_local.app import Service
+from immutable_local.events import Teller
+from immutable_local.host import Host
+from immutable_local.routes import Slot
+
+# Requests that ended meanwhile are noticed by the sidecar at once; this is how often a person is told.
+TOLD_EVERY_SECONDS = 5.0
+
+
+def wait_until_idle(
+    host: Host, app: str, slots: Mapping[str, Slot], services: Sequence[Service], tell: Teller
+) -> None:
+    """Wait until the proxy has nothing in flight to these slots; each service's `drain` bounds it.
+
+    Websockets and streams count as in flight: they get until the bound.
+    """
+    began = time.monotonic()
+    remaining = {each.name: each.drain for each in services if each.name in slots and each.takes_traffic}
+    told = False
+    while remaining:
+        elapsed = time.monotonic() - began
+        seconds = min(TOLD_EVERY_SECONDS, max(0.0, min(remaining.values()) - elapsed))
+        if not told:
+            seconds = min(seconds, 0.5)
+        busy = host.proxy.busy(host.session, app, {name: slots[name] for name in remaining}, seconds)
+        elapsed = time.monotonic() - began
+        late = [name for name in busy if elapsed >= remaining[name]]
+        if late:
+            tell.note(f"{', '.join(late)}: still busy after {elapsed:.0f} s; what is left is cut", "warning")
+        remaining = {
+            name: seconds for name, seconds in remaining.items() if name in busy and name not in late
+        }
+        if remaining:
+            longest = max(remaining.values()) - elapsed
+            tell.note(
+                f"{', '.join(remaining)}: requests in flight, waiting for {longest:.0f} s at most", "waiting"
+            )
+            told = True

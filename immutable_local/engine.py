@@ -1,0 +1,591 @@
+"""The engine: the only module that imports the Docker SDK, one method for each thing asked of it.
+
+Docker Engine 20.10 and newer. The low-level client is used throughout: it costs one round trip for each
+request, where the high-level one inspects what it lists. What Docker answers is translated here, once: into
+EngineError when the engine cannot be reached or refuses this user, else into EngineRefused.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+from docker.types import Mount as DockerMount
+
+from immutable_local import labels as label
+from immutable_local.errors import EngineError, EngineRefused
+
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+REQUEST_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Container:
+    """One line of the engine's list of containers."""
+
+    id: str
+    name: str
+    image: str
+    labels: Mapping[str, str]
+    state: str
+    addresses: Mapping[str, str]
+
+    @property
+    def running(self) -> bool:
+        return self.state == "running"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image: its id, what it is made of and how it wants to be run."""
+
+    id: str
+    tags: tuple[str, ...]
+    created: str
+    layers: tuple[str, ...]
+    config: Mapping[str, Any]
+    digests: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self.config.get("Labels") or {}
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network and its first subnet."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    subnet: str | None
+
+
+@contextmanager
+def asking_docker_to(verb: str) -> Iterator[None]:
+    """Translate what the SDK raises, once, at this edge."""
+    try:
+        yield
+    except docker.errors.APIError as refused:
+        status = refused.status_code or 0
+        explanation = str(refused.explanation or refused)
+        raise EngineRefused(
+            f"Docker refused to {verb}: {explanation}", status=status, explanation=explanation
+        ) from refused
+    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as lost:
+        raise _unreachable(lost, verb) from lost
+    except docker.errors.DockerException as failed:
+        raise _unreachable(failed, verb) from failed
+
+
+def connect() -> Engine:
+    """The engine that DOCKER_HOST or the current docker context names, reached and asked for its version.
+
+    Raises EngineError when it can't be reached or refuses this user.
+    """
+    host, tls = _named()
+    local = host
+    if host.startswith("ssh://"):
+        from immutable_local import tunnel
+
+        local = "unix://" + tunnel.forward(host)
+    try:
+        client = docker.APIClient(
+            base_url=local, version="auto", tls=tls, timeout=REQUEST_SECONDS, num_pools=16
+        )
+    except docker.errors.DockerException as failed:
+        raise _unreachable(failed, "answer", host) from failed
+    return Engine(client, named=host, local=local)
+
+
+class Engine:
+    """A reached engine. `named` is what the user calls it, `local` is how this machine reaches it."""
+
+    def __init__(self, client: Any, named: str, local: str) -> None:
+        self.client = client
+        self.named = named
+        self.local = local
+
+    # The engine itself
+
+    def version(self) -> dict[str, Any]:
+        with asking_docker_to("tell its version"):
+            return dict(self.client.version())
+
+    def info(self) -> dict[str, Any]:
+        with asking_docker_to("tell about itself"):
+            return dict(self.client.info())
+
+    # Containers
+
+    def containers(self, labels: Mapping[str, str], running_only: bool = False) -> list[Container]:
+        """Those that carry all of `labels`; an empty value asks for the key alone."""
+        with asking_docker_to("list containers"):
+            listed = self.client.containers(all=not running_only, filters={"label": _filter(labels)})
+        return [_container(each) for each in listed]
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        with asking_docker_to(f"inspect {container}"):
+            return dict(self.client.inspect_container(container))
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """The container of that name, whoever made it, or None."""
+        try:
+            return self.inspect(name)
+        except EngineRefused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    def create(
+        self, name: str, image: str, *, networks: Mapping[str, Any] | None = None, **settings: Any
+    ) -> str:
+        """Create a container; `settings` are `container_config`'s and `host_config`'s of the API, in snake case.
+
+        `networks` is the API's EndpointsConfig for the one network that the container starts in. Returns the id.
+        """
+        host_keys = {
+            "binds",
+            "cap_add",
+            "cap_drop",
+            "log_config",
+            "mem_limit",
+            "mounts",
+            "nano_cpus",
+            "network_mode",
+            "pids_limit",
+            "port_bindings",
+            "read_only",
+            "restart_policy",
+            "security_opt",
+            "tmpfs",
+        }
+        with asking_docker_to(f"create {name}"):
+            host_config = self.client.create_host_config(
+                **{k: v for k, v in settings.items() if k in host_keys}
+            )
+            made = self.client.create_container(
+                image,
+                name=name or None,
+                host_config=host_config,
+                networking_config={"EndpointsConfig": dict(networks)} if networks else None,
+                **{k: v for k, v in settings.items() if k not in host_keys},
+            )
+        return str(made["Id"])
+
+    def start(self, container: str) -> None:
+        with asking_docker_to(f"start {container}"):
+            self.client.start(container)
+
+    def stop(self, container: str, grace: float) -> None:
+        """SIGTERM (or the image's own signal), and SIGKILL after `grace` seconds. A stopped one stays stopped."""
+        with asking_docker_to(f"stop {container}"):
+            self.client.stop(container, timeout=max(0, round(grace)))
+
+    def signal(self, container: str, name: str) -> None:
+        with asking_docker_to(f"send {name} to {container}"):
+            self.client.kill(container, name)
+
+    def restart(self, container: str, grace: float = 2.0) -> None:
+        with asking_docker_to(f"restart {container}"):
+            self.client.restart(container, timeout=round(grace))
+
+    def rename(self, container: str, name: str) -> None:
+        with asking_docker_to(f"rename {container}"):
+            self.client.rename(container, name)
+
+    def keep_running(self, container: str) -> None:
+        """From now on the engine starts it again after a crash or a restart of the host."""
+        with asking_docker_to(f"update {container}"):
+            self.client.update_container(container, restart_policy={"Name": "unless-stopped"})
+
+    def remove(self, container: str) -> None:
+        """Remove a container, running or not, with the unnamed volumes made for it. One that is gone is fine."""
+        try:
+            with asking_docker_to(f"remove {container}"):
+                self.client.remove_container(container, force=True, v=True)
+        except EngineRefused as refused:
+            # 409: its removal is already under way.
+            if refused.status not in (404, 409):
+                raise
+
+    def put(self, container: str, folder: str, files: Sequence[tuple[tarfile.TarInfo, bytes]]) -> None:
+        """Write files into a container's folder; in one that never started this reaches its volumes too."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for entry, content in files:
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        with asking_docker_to(f"write into {container}"):
+            self.client.put_archive(container, folder, packed.getvalue())
+
+    def read(self, container: str, path: str) -> bytes | None:
+        """One file's content, or None when there is no such file."""
+        try:
+            with asking_docker_to(f"read {path} of {container}"):
+                stream, _ = self.client.get_archive(container, path)
+                packed = io.BytesIO(b"".join(stream))
+        except EngineRefused as refused:
+            if refused.status == 404:
+                return None
+            raise
+        with tarfile.open(fileobj=packed) as archive:
+            member = archive.next()
+            content = archive.extractfile(member) if member else None
+            return content.read() if content else None
+
+    def logs(self, container: str, tail: int | str = "all", timestamps: bool = False) -> bytes:
+        with asking_docker_to(f"read the log of {container}"):
+            return bytes(self.client.logs(container, tail=tail, timestamps=timestamps))
+
+    def follow(self, container: str, tail: int | str, timestamps: bool = False) -> Iterator[bytes]:
+        """The log as it is written, until the container ends."""
+        with asking_docker_to(f"follow the log of {container}"):
+            yield from self.client.logs(container, stream=True, follow=True, tail=tail, timestamps=timestamps)
+
+    def execute(self, container: str, command: Sequence[str], user: str = "") -> tuple[int, bytes]:
+        """Run a command inside a running container: its exit code and what it printed."""
+        with asking_docker_to(f"run {command[0]} in {container}"):
+            made = self.client.exec_create(container, list(command), user=user)
+            printed = self.client.exec_start(made["Id"])
+            return int(self.client.exec_inspect(made["Id"])["ExitCode"] or 0), bytes(printed or b"")
+
+    def attach(self, container: str, command: Sequence[str]) -> Any:
+        """Run a command with standard input and output attached; returns the connection.
+
+        What comes back is framed as the Docker API says: one byte for the stream, four for the length.
+        """
+        with asking_docker_to(f"run {command[0]} in {container}"):
+            made = self.client.exec_create(container, list(command), stdin=True)
+            return self.client.exec_start(made["Id"], socket=True)
+
+    def has(self, container: str, path: str) -> bool:
+        """Whether there is anything at a path inside a container."""
+        try:
+            with asking_docker_to(f"look at {path} of {container}"):
+                stream, _ = self.client.get_archive(container, path)
+                stream.close()
+        except EngineRefused as refused:
+            if refused.status == 404:
+                return False
+            raise
+        return True
+
+    @contextmanager
+    def task(self, image: str, mounts: Sequence[Any] = ()) -> Iterator[str]:
+        """A container that is made, looked into and removed, and never runs."""
+        container = self.create(
+            "", image, labels={label.ROLE: "task"}, mounts=list(mounts), command=["true"], network_mode="none"
+        )
+        try:
+            yield container
+        finally:
+            self.remove(container)
+
+    def leaving_processes(self, container: str, words: str) -> int:
+        """How many of a container's processes carry these words in their title."""
+        with asking_docker_to(f"list the processes of {container}"):
+            told = self.client.top(container)
+        return sum(words in row[-1] for row in told["Processes"] or [])
+
+    def run_once(
+        self, image: str, command: Sequence[str], network_mode: str = "none", mounts: Sequence[Any] = ()
+    ) -> bytes:
+        """Run one command in a container of its own, which is removed; returns what it printed."""
+        with asking_docker_to(f"run {command[0]}"):
+            host_config = self.client.create_host_config(
+                network_mode=network_mode,
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                read_only=True,
+                mounts=list(mounts),
+            )
+            made = self.client.create_container(
+                image,
+                command=list(command),
+                host_config=host_config,
+                labels={label.ROLE: "task"},
+                entrypoint=[],
+            )["Id"]
+            try:
+                self.client.start(made)
+                self.client.wait(made, timeout=REQUEST_SECONDS)
+                return bytes(self.client.logs(made, stdout=True, stderr=False))
+            finally:
+                self.client.remove_container(made, force=True, v=True)
+
+    # Images
+
+    def image(self, reference: str) -> Image | None:
+        try:
+            with asking_docker_to(f"inspect image {reference}"):
+                return _image(self.client.inspect_image(reference))
+        except EngineRefused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    def images(self, labels: Mapping[str, str]) -> list[tuple[str, Mapping[str, str], tuple[str, ...]]]:
+        """Id, labels and tags of the images that carry all of `labels`."""
+        with asking_docker_to("list images"):
+            listed = self.client.images(filters={"label": _filter(labels)})
+        return [
+            (
+                each["Id"],
+                each.get("Labels") or {},
+                tuple(t for t in each.get("RepoTags") or () if t != "<none>:<none>"),
+            )
+            for each in listed
+        ]
+
+    def tag(self, image: str, repository: str, tag: str) -> None:
+        with asking_docker_to(f"tag {image}"):
+            self.client.tag(image, repository, tag, force=True)
+
+    def remove_image(self, reference: str) -> bool:
+        """Remove an image or a tag of it; False when something still needs it. One that is gone is fine."""
+        try:
+            with asking_docker_to(f"remove image {reference}"):
+                self.client.remove_image(reference)
+        except EngineRefused as refused:
+            if refused.status == 404:
+                return True
+            if refused.status == 409:
+                return False
+            raise
+        return True
+
+    def pull(self, reference: str) -> Image:
+        """Pull an image from its registry. Raises EngineRefused when the registry can't be asked or says no."""
+        from docker.utils import parse_repository_tag
+
+        repository, tag = parse_repository_tag(reference)
+        with asking_docker_to(f"pull {reference}"):
+            self.client.pull(repository, tag=tag or "latest")
+        found = self.image(reference)
+        if found is None:
+            raise EngineRefused(f"Docker pulled {reference}, and doesn't have it")
+        return found
+
+    def build(self, context: Any, **options: Any) -> Iterator[dict[str, Any]]:
+        """The API's own builder, fed with a tar; yields what it says, as it says it."""
+        with asking_docker_to("build an image"):
+            for line in self.client.build(
+                fileobj=context, custom_context=True, rm=True, forcerm=True, **options
+            ):
+                for each in line.decode(errors="replace").splitlines():
+                    with suppress(json.JSONDecodeError):
+                        said = json.loads(each)
+                        if isinstance(said, dict):
+                            yield said
+
+    # Networks
+
+    def networks(self) -> list[Network]:
+        with asking_docker_to("list networks"):
+            listed = self.client.networks()
+        return [_network(each) for each in listed]
+
+    def create_network(
+        self, name: str, subnet: str, ip_range: str, gateway: str, labels: Mapping[str, str]
+    ) -> None:
+        from docker.types import IPAMConfig, IPAMPool
+
+        pool = IPAMPool(subnet=subnet, iprange=ip_range, gateway=gateway)
+        with asking_docker_to(f"create network {name}"):
+            self.client.create_network(
+                name,
+                driver="bridge",
+                ipam=IPAMConfig(pool_configs=[pool]),
+                labels=dict(labels),
+                check_duplicate=True,
+            )
+
+    def remove_network(self, name: str) -> None:
+        try:
+            with asking_docker_to(f"remove network {name}"):
+                self.client.remove_network(name)
+        except EngineRefused as refused:
+            if refused.status != 404:
+                raise
+
+    def join(self, network: str, container: str, address: str | None = None) -> None:
+        with asking_docker_to(f"connect {container} to {network}"):
+            self.client.connect_container_to_network(container, network, ipv4_address=address)
+
+    def leave(self, network: str, container: str) -> None:
+        """Disconnect a container; one that isn't connected is fine."""
+        try:
+            with asking_docker_to(f"disconnect {container} from {network}"):
+                self.client.disconnect_container_from_network(container, network, force=True)
+        except EngineRefused as refused:
+            if refused.status not in (403, 404):
+                raise
+
+    # Volumes
+
+    def volumes(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        with asking_docker_to("list volumes"):
+            return list(self.client.volumes(filters={"label": _filter(labels)})["Volumes"] or [])
+
+    def volume(self, name: str) -> dict[str, Any] | None:
+        try:
+            with asking_docker_to(f"inspect volume {name}"):
+                return dict(self.client.inspect_volume(name))
+        except EngineRefused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        with asking_docker_to(f"create volume {name}"):
+            self.client.create_volume(name, labels=dict(labels))
+
+    def remove_volume(self, name: str) -> None:
+        try:
+            with asking_docker_to(f"remove volume {name}"):
+                self.client.remove_volume(name)
+        except EngineRefused as refused:
+            if refused.status != 404:
+                raise
+
+
+def volume_mount(
+    name: str | None, path: str, read_only: bool = False, labels: Mapping[str, str] | None = None
+) -> Any:
+    """A volume at a path. Without a name the volume is the container's own, and goes with it."""
+    return DockerMount(
+        target=path, source=name, type="volume", read_only=read_only, labels=dict(labels or {})
+    )
+
+
+def endpoint(address: str | None = None, aliases: Sequence[str] = ()) -> dict[str, Any]:
+    """How a container starts in a network: a fixed address, and the names it answers to."""
+    asked: dict[str, Any] = {}
+    if address:
+        asked["IPAMConfig"] = {"IPv4Address": address}
+    if aliases:
+        asked["Aliases"] = list(aliases)
+    return asked
+
+
+def _named() -> tuple[str, Any]:
+    """DOCKER_HOST, else DOCKER_CONTEXT, else the current context, else the default socket; with its TLS."""
+    host = os.environ.get("DOCKER_HOST", "")
+    if host:
+        tls = None
+        if host.startswith("tcp://") and os.environ.get("DOCKER_TLS_VERIFY"):
+            tls = docker.utils.kwargs_from_env().get("tls")
+        return host, tls
+    from docker.context import ContextAPI
+
+    name = os.environ.get("DOCKER_CONTEXT") or None
+    try:
+        context = ContextAPI.get_context(name) if name else ContextAPI.get_current_context()
+    except Exception as broken:
+        raise EngineError(
+            f"the docker context {name or ''} cannot be read: {broken}",
+            hint="see docker context ls, or set DOCKER_HOST",
+        ) from broken
+    if context is None:
+        raise EngineError(
+            f"there is no docker context named {name}", hint="see docker context ls, or set DOCKER_HOST"
+        )
+    if context.name == "default":
+        return DEFAULT_SOCKET, None
+    return context.Host or DEFAULT_SOCKET, context.TLSConfig or None
+
+
+def _unreachable(failed: Exception, verb: str, host: str = "") -> EngineError:
+    where = host or os.environ.get("DOCKER_HOST") or "the docker engine"
+    chain: list[BaseException] = []
+    cause: BaseException | None = failed
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        # requests and urllib3 keep the operating system's error as an argument, not as a cause.
+        inner = next((arg for arg in cause.args if isinstance(arg, BaseException)), None)
+        cause = inner or cause.__cause__ or cause.__context__
+    if any(isinstance(each, PermissionError) for each in chain):
+        return EngineError(
+            f"{where} refuses this user (permission denied)",
+            code="engine_refuses_user",
+            hint="add the user to the docker group (sudo usermod -aG docker $USER, then log in again), or use sudo",
+        )
+    reason = next(
+        (str(each) for each in chain if isinstance(each, OSError) and each.strerror), str(chain[-1])
+    )
+    return EngineError(
+        f"{where} cannot be reached: {reason}",
+        hint="start Docker, or say where it is with DOCKER_HOST or docker context use; imm doctor looks closer",
+    )
+
+
+def _filter(labels: Mapping[str, str]) -> list[str]:
+    return [f"{key}={value}" if value else key for key, value in labels.items()]
+
+
+def _container(told: Mapping[str, Any]) -> Container:
+    networks = (told.get("NetworkSettings") or {}).get("Networks") or {}
+    return Container(
+        id=told["Id"],
+        name=(told.get("Names") or ["/" + told["Id"][:12]])[0].lstrip("/"),
+        image=told.get("ImageID") or told.get("Image") or "",
+        labels=told.get("Labels") or {},
+        state=told.get("State") or "",
+        addresses={name: each.get("IPAddress") or "" for name, each in networks.items()},
+    )
+
+
+def _image(told: Mapping[str, Any]) -> Image:
+    return Image(
+        id=told["Id"],
+        tags=tuple(told.get("RepoTags") or ()),
+        created=told.get("Created") or "",
+        layers=tuple((told.get("RootFS") or {}).get("Layers") or ()),
+        config=told.get("Config") or {},
+        digests=tuple(told.get("RepoDigests") or ()),
+    )
+
+
+def _network(told: Mapping[str, Any]) -> Network:
+    pools = (told.get("IPAM") or {}).get("Config") or []
+    return Network(
+        id=told["Id"],
+        name=told["Name"],
+        labels=told.get("Labels") or {},
+        subnet=pools[0].get("Subnet") if pools else None,
+    )
+
+
+def context_paths(root: Path, dockerfile: str) -> set[str]:
+    """What of a build's context reaches the builder: everything that .dockerignore doesn't leave out."""
+    from docker.utils.build import exclude_paths
+
+    own = root / f"{dockerfile}.dockerignore"
+    ignore = own if own.exists() else root / ".dockerignore"
+    patterns = []
+    if ignore.exists():
+        patterns = [line.strip() for line in ignore.read_text(errors="replace").splitlines()]
+        patterns = [line for line in patterns if line and not line.startswith("#")]
+    return set(exclude_paths(str(root), patterns, dockerfile=dockerfile))
+
+
+@contextmanager
+def pack_context(root: Path, dockerfile: str) -> Iterator[tuple[Any, str]]:
+    """A build's context as a tar, for the API's builder, with the Dockerfile's name inside it."""
+    from docker.utils.build import create_archive
+
+    packed = create_archive(str(root), files=sorted(context_paths(root, dockerfile)), gzip=False)
+    try:
+        yield packed, dockerfile
+    finally:
+        packed.close()

@@ -1,0 +1,124 @@
+"""Every error a user can meet, with its exit code.
+
+    ImmError                     1  it failed; what was live is still live
+    ├── UsageError               2  the command line; nothing was touched
+    │   └── ConfigError          2  imm.toml: the key's path, the line, a suggestion
+    ├── Locked                   3  another deployment holds the lock: who, from where, since when
+    ├── EngineError              4  the engine cannot be reached, or refuses this user
+    ├── EngineRefused            1  the engine answers, and said no to one request
+    ├── BuildFailed              1  the image could not be built
+    ├── Unhealthy                1  the new release did not become healthy
+    ├── ProxyError               1  the proxy could not be started, changed or confirmed
+    ├── SessionLost              1  the sidecar's session ended in the middle
+    └── NotFound                 1  the app, release or log asked for isn't there
+
+Each error says what failed (`message`), what is known beside it (`details`: facts, one a line), what is
+still true (`still`), and what to do next (`hint`). `code` is stable: programs may compare it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ImmError(Exception):
+    """The root of the tree: something failed, and what was live is still live."""
+
+    exit_code = 1
+    code = "failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        details: Sequence[str] = (),
+        still: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = list(details)
+        self.still = still
+        self.hint = hint
+        # Whether a program was told already, in the last line of its JSON.
+        self.told = False
+        if code is not None:
+            self.code = code
+
+    def as_json(self) -> dict[str, object]:
+        """The error as the contract's `error` object."""
+        told: dict[str, object] = {"code": self.code, "message": self.message, "hint": self.hint}
+        if self.details:
+            told["details"] = self.details
+        if self.still:
+            told["still"] = self.still
+        return told
+
+
+class UsageError(ImmError):
+    """The command line asks for something that makes no sense; nothing was touched."""
+
+    exit_code = 2
+    code = "usage"
+
+
+class ConfigError(UsageError):
+    """imm.toml is wrong; nothing was touched. The message starts with the key's path."""
+
+    code = "config"
+
+
+class Locked(ImmError):
+    """Another deployment of this app is at work."""
+
+    exit_code = 3
+    code = "locked"
+
+
+class EngineError(ImmError):
+    """The engine cannot be reached, or refuses this user."""
+
+    exit_code = 4
+    code = "engine_unreachable"
+
+
+class EngineRefused(ImmError):
+    """The engine answers, and refused one request."""
+
+    code = "engine_refused"
+
+    def __init__(self, message: str, *, status: int = 0, explanation: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.explanation = explanation
+
+
+class BuildFailed(ImmError):
+    """The image could not be built; `details` holds the last lines of the builder's output."""
+
+    code = "build_failed"
+
+
+class Unhealthy(ImmError):
+    """The new release did not become healthy in time, or its container ended."""
+
+    code = "unhealthy"
+
+
+class ProxyError(ImmError):
+    """The host's proxy could not be started, changed or confirmed."""
+
+    code = "proxy_failed"
+
+
+class SessionLost(ImmError):
+    """The session with the sidecar ended: lock, ledger and flip went with it."""
+
+    code = "session_lost"
+
+
+class NotFound(ImmError):
+    """What was asked for isn't there."""
+
+    code = "not_found"

@@ -1,0 +1,107 @@
+"""What happens, as values: steps for the display, a result at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from immutable_local.errors import ImmError
+
+STEPS = (
+    "lock",
+    "sweep",
+    "build",
+    "seal",
+    "test",
+    "hold",
+    "stop_old",
+    "snapshot",
+    "release_command",
+    "start",
+    "check_health",
+    "flip",
+    "record",
+    "watch",
+    "drain",
+    "retire",
+    "prune",
+)
+State = Literal["begun", "done", "failed", "skipped"]
+Outcome = Literal["live", "unchanged", "failed", "down"]
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """A step begun, done, failed or skipped. `seconds` says how long it took."""
+
+    step: str
+    state: State
+    seconds: float | None = None
+    release: int | None = None
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that a person wants to know meanwhile: the builder's output, a warning, what is waited for."""
+
+    text: str
+    kind: Literal["output", "warning", "waiting", "said"] = "said"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a deployment ended."""
+
+    outcome: Outcome
+    release: int | None = None
+    previous: int | None = None
+    seconds: float = 0.0
+    url: str | None = None
+    error: ImmError | None = None
+    remarks: tuple[str, ...] = field(default=())
+
+
+Event = StepEvent | Note
+Listener = Callable[[Event], None]
+
+
+class Teller:
+    """Tells a listener what happens, and the session which step it is that an interruption would hit."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.release: int | None = None
+        self.current = ""
+        self.began = time.monotonic()
+        self.at_step: Callable[[str], Any] = lambda step: None
+
+    @property
+    def seconds(self) -> float:
+        """How long the command has been at work."""
+        return round(time.monotonic() - self.began, 3)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        self.current = name
+        self.at_step(name)
+        self.listener(StepEvent(name, "begun", release=self.release))
+        try:
+            yield
+        except BaseException:
+            self.listener(StepEvent(name, "failed", round(time.monotonic() - began, 3), self.release))
+            raise
+        self.listener(StepEvent(name, "done", round(time.monotonic() - began, 3), self.release))
+
+    def warn(self, text: str) -> None:
+        self.note(text, "warning")
+
+    def skip(self, *names: str) -> None:
+        for name in names:
+            self.listener(StepEvent(name, "skipped", release=self.release))
+
+    def note(self, text: str, kind: Literal["output", "warning", "waiting", "said"] = "said") -> None:
+        self.listener(Note(text, kind))

@@ -1,0 +1,220 @@
+"""Why an instance didn't become healthy: what the check got, what listens, how it ended, what it last said."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from immutable_local.engine import Engine
+from immutable_local.errors import ImmError
+from immutable_local.host import PYTHON_IMAGES, image_for
+from immutable_local.instance import Instance
+
+SHOWN_LOG_LINES = 15
+LISTENING = "0A"
+# What strerror(EROFS) says on every Linux; a path often stands beside it.
+READ_ONLY = "Read-only file system"
+NOT_PERMITTED = ("Operation not permitted", "Permission denied")
+SIGNALS = {137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM", 134: "SIGABRT"}
+
+
+def why(
+    engine: Engine,
+    instance: Instance,
+    state: Mapping[str, Any],
+    target: Mapping[str, Any] | None,
+    command: Sequence[str] | None,
+    seen: Sequence[Mapping[str, Any]],
+) -> tuple[list[str], str]:
+    """The facts, one a line, and what to change."""
+    service = instance.service
+    log = engine.logs(instance.container, tail=200).decode(errors="replace").splitlines()
+    details: list[str] = []
+    hint = ""
+    running = bool(state["Running"])
+    if not running:
+        fact, hint = _ended(instance, state)
+        details.append(fact)
+    elif target is not None:
+        details += [_got(target, each) for each in seen] or [f"GET {target['path']} was not answered"]
+        hint = _advice(instance, target, seen)
+        listening = listening_ports(engine, instance.container)
+        fact, better = _listening(instance, listening)
+        details += [fact] if fact else []
+        hint = better or hint
+    elif command is not None:
+        details += [_printed(command, each) for each in seen] or [f"{' '.join(command)} has not ended once"]
+        hint = f"correct the application or services.{service.name}.healthcheck, then run imm up"
+    fact, better = _not_writable(instance, log)
+    details += [fact] if fact else []
+    hint = better or hint
+    if log:
+        details.append("last lines of its log:")
+        details += [f"  {line}" for line in log[-SHOWN_LOG_LINES:]]
+    else:
+        details.append("it has written nothing to its log")
+    return details, hint
+
+
+def listening_ports(engine: Engine, container: str) -> list[tuple[str, int]]:
+    """Addresses and ports that something listens on inside a running container; empty when it can't be known.
+
+    Read by a container beside it, in its network: the image may have no shell and no cat.
+    """
+    try:
+        image = image_for(engine, PYTHON_IMAGES)
+        told = engine.run_once(
+            image, ["cat", "/proc/net/tcp", "/proc/net/tcp6"], network_mode=f"container:{container}"
+        ).decode()
+    except ImmError:
+        return []
+    return parse_listening(told)
+
+
+def parse_listening(table: str) -> list[tuple[str, int]]:
+    """The listening sockets of Linux's /proc/net/tcp and tcp6, Docker's own DNS left out."""
+    found = set()
+    for line in table.splitlines():
+        fields = line.split()
+        if len(fields) < 4 or fields[3] != LISTENING:
+            continue
+        raw, _, port = fields[1].partition(":")
+        words = [bytes.fromhex(raw[i : i + 8])[::-1] for i in range(0, len(raw), 8)]
+        address = str(ipaddress.ip_address(b"".join(words)))
+        if address != "127.0.0.11":
+            found.add((address, int(port, 16)))
+    return sorted(found, key=lambda each: (each[1], each[0]))
+
+
+def _ended(instance: Instance, state: Mapping[str, Any]) -> tuple[str, str]:
+    service = instance.service
+    if state.get("OOMKilled"):
+        limit = f"{service.memory // 1024 // 1024} MiB" if service.memory else "what the host has"
+        return (
+            f"its container was killed for want of memory (limit: {limit})",
+            f"raise services.{service.name}.memory in imm.toml, or let it use less, then run imm up",
+        )
+    code = state.get("ExitCode", 0)
+    if state.get("Error"):
+        return (
+            f"its container did not start: {state['Error']}",
+            "correct the command or the image, then run imm up",
+        )
+    fact = f"its container ended with exit code {code}"
+    if code in SIGNALS:
+        fact += f" ({SIGNALS[code]})"
+    if code == 127:
+        return (
+            fact + " (command not found)",
+            f"correct services.{service.name}.command or the image's CMD, then run imm up",
+        )
+    if code == 126:
+        return (
+            fact + " (not executable)",
+            f"correct services.{service.name}.command or the image's CMD, then run imm up",
+        )
+    if code == 0:
+        return (
+            fact,
+            f"a service must stay in the foreground: correct services.{service.name}.command, then run imm up",
+        )
+    return fact, "correct what its log says, then run imm up"
+
+
+def _got(target: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
+    asked = f"GET {target['path']}"
+    times = f" {seen['times']} time{'s' if seen['times'] != 1 else ''}"
+    if "status" in seen:
+        told = f"{asked} answered {seen['status']}"
+        if 300 <= seen["status"] < 400:
+            to = f" to {seen['location']}" if seen.get("location") else ""
+            return f"{told}{to}{times} (a redirect is not followed)"
+        low, high = target["status"]
+        wanted = f"{low}" if low == high else f"{low} to {high}"
+        return told + times + ("" if seen["healthy"] else f" (healthy is {wanted})")
+    reasons = {
+        "refused": f"nothing accepted a connection to port {target['port']}",
+        "timeout": f"{asked} was not answered within {target['timeout']:g} s",
+        "closed": f"the connection was closed before {asked} was answered",
+        "unreachable": "its address could not be reached",
+        "not_http": f"what answered on port {target['port']} is not HTTP ({seen.get('detail')})",
+    }
+    return reasons.get(seen["failed"], f"{asked} failed: {seen.get('detail')}") + times
+
+
+def _advice(instance: Instance, target: Mapping[str, Any], seen: Sequence[Mapping[str, Any]]) -> str:
+    key = f"services.{instance.service.name}"
+    statuses = [each["status"] for each in seen if "status" in each]
+    if any(300 <= status < 400 for status in statuses):
+        return f"set {key}.healthcheck.path to a path that answers without a redirect, then run imm up"
+    if 404 in statuses:
+        return f"set {key}.healthcheck.path to a path that the application has, then run imm up"
+    if statuses:
+        return f"correct what its log says, or {key}.healthcheck, then run imm up"
+    if any(each.get("failed") == "timeout" for each in seen):
+        return f"if it only needs longer, raise {key}.healthcheck.timeout or start_period; else correct it; then run imm up"
+    return f"if it only starts slowly, raise {key}.healthcheck.start_period; then run imm up"
+
+
+def _listening(instance: Instance, listening: Sequence[tuple[str, int]]) -> tuple[str, str]:
+    """What listens, where it isn't what imm.toml says; and what to change."""
+    service = instance.service
+    key = f"services.{service.name}.port"
+    mine = [address for address, port in listening if port == service.port]
+    if any(not ipaddress.ip_address(address).is_loopback for address in mine):
+        return "", ""
+    if mine:
+        return (
+            f"port {service.port} listens on {mine[0]} alone, which nobody outside its container reaches",
+            "let the application listen on 0.0.0.0, then run imm up",
+        )
+    outside = sorted({port for address, port in listening if not ipaddress.ip_address(address).is_loopback})
+    inside = sorted({port for address, port in listening if ipaddress.ip_address(address).is_loopback})
+    if outside:
+        ports = ", ".join(str(port) for port in outside)
+        return (
+            f"the container listens on {ports}; imm.toml says port = {service.port}",
+            f"correct {key} in imm.toml to {outside[0]}, then run imm up",
+        )
+    if inside:
+        ports = ", ".join(str(port) for port in inside)
+        return (
+            f"the container listens on 127.0.0.1:{ports} alone; imm.toml says port = {service.port}",
+            f"let the application listen on 0.0.0.0:{service.port}, then run imm up",
+        )
+    return "nothing listens inside the container", ""
+
+
+def _printed(command: Sequence[str], seen: Mapping[str, Any]) -> str:
+    said = f": {seen['printed'].splitlines()[-1]}" if seen["printed"] else ""
+    times = f" {seen['times']} time{'s' if seen['times'] != 1 else ''}"
+    return f"{' '.join(command)} ended with exit code {seen['code']}{times}{said}"
+
+
+def _not_writable(instance: Instance, log: Sequence[str]) -> tuple[str, str]:
+    """A write that the read-only root refused, or a right that was dropped, as the log tells it."""
+    service = instance.service
+    key = f"services.{service.name}"
+    if service.read_only:
+        line = next((line for line in reversed(log) if READ_ONLY.lower() in line.lower()), None)
+        if line is not None:
+            path = re.search(r"(/[\w.@%+-]+(?:/[\w.@%+-]+)*)", line.split(READ_ONLY)[-1]) or re.search(
+                r"['\"](/[^'\"]+)['\"]", line
+            )
+            where = path[1] if path else "a path"
+            folder = where.rsplit("/", 1)[0] or "/"
+            return (
+                f"its root file system is read-only, and it tried to write {where}",
+                f'set {key}.tmpfs = ["{folder}"] for passing files, {key}.volumes for lasting ones,'
+                f" or {key}.read_only = false; then run imm up",
+            )
+    if service.image is None and not service.cap_add:
+        line = next((line for line in reversed(log) if any(words in line for words in NOT_PERMITTED)), None)
+        if line is not None:
+            return (
+                "every capability is dropped by default, and something was not permitted",
+                f'if it needs one, name it: {key}.cap_add = ["CHOWN", "SETUID", "SETGID"] for one; then run imm up',
+            )
+    return "", ""

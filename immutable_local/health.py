@@ -1,0 +1,165 @@
+"""Wait until the new instances are healthy, and say why not.
+
+HTTP is asked by the sidecar, of each instance alone, in the proxy's own network namespace: what it reaches the
+proxy reaches. Commands run inside the instance. A container that ends is noticed at once: nobody waits for the
+deadline of something that is dead.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from immutable_local import explain
+from immutable_local.engine import Engine
+from immutable_local.errors import EngineRefused, Unhealthy
+from immutable_local.events import Teller
+from immutable_local.instance import Instance
+from immutable_local.sidecar.session import Session
+
+# How long a service without traffic and without a health check must stay up to count as ready.
+STAYS_UP_SECONDS = 2.0
+POLL_SECONDS = 0.2
+# Any answer under 500: the application itself speaks, whatever it says.
+ANY_ANSWER = (100, 499)
+SUCCESS = (200, 299)
+
+
+def http_target(instance: Instance) -> dict[str, Any] | None:
+    """What the sidecar asks of an instance; None when its health isn't asked by HTTP."""
+    check = instance.service.healthcheck
+    if instance.address is None or check.command is not None:
+        return None
+    return {
+        "address": instance.address,
+        "port": instance.service.port,
+        "host": instance.service.domains[0] if instance.service.domains else "localhost",
+        "path": check.path or "/",
+        "status": check.status or (ANY_ANSWER if check.path is None else SUCCESS),
+        "interval": check.interval,
+        "timeout": check.timeout,
+    }
+
+
+def command_of(instance: Instance, inspected: Mapping[str, Any]) -> list[str] | None:
+    """The command that says whether an instance is healthy: imm.toml's, else the image's HEALTHCHECK."""
+    check = instance.service.healthcheck
+    if check.command is not None:
+        return list(check.command)
+    if check.path is not None:
+        return None
+    test = (inspected["Config"].get("Healthcheck") or {}).get("Test") or []
+    if test[:1] == ["CMD"]:
+        return list(test[1:])
+    if test[:1] == ["CMD-SHELL"]:
+        shell = inspected["Config"].get("Shell") or ["/bin/sh", "-c"]
+        return [*shell, test[1]]
+    return None
+
+
+@dataclass
+class _Asking:
+    """One instance that is being asked."""
+
+    instance: Instance
+    deadline: float
+    command: list[str] | None = None
+    number: int | None = None  # the sidecar's check
+    healthy: bool = False
+    ended: bool = False
+    seen: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+def wait_until_healthy(
+    engine: Engine, session: Session, instances: Sequence[Instance], tell: Teller, what: str, still: str
+) -> None:
+    """Return when every instance is healthy. `what` and `still` begin and complete the error's sentence.
+
+    Raises Unhealthy with the reason as soon as an instance has ended, or at its service's deadline.
+    """
+    if not instances:
+        return
+    began = time.monotonic()
+    asked = [_begin(engine, instance, began) for instance in instances]
+    by_http = [each for each in asked if each.number is not None]
+    for each, target in zip(by_http, session.ask("check_begin", targets=_targets(by_http)), strict=True):
+        each.number = target
+    stop = threading.Event()
+    for each in asked:
+        if each.command is not None:
+            threading.Thread(target=_run_commands, args=(engine, each, stop), daemon=True).start()
+    try:
+        while not all(each.healthy for each in asked):
+            _look(engine, session, asked, by_http, began)
+            for each in asked:
+                state = engine.inspect(each.instance.container)["State"]
+                if not state["Running"]:
+                    raise _unhealthy(engine, session, each, what, still, state)
+                if not each.healthy and time.monotonic() > each.deadline:
+                    raise _unhealthy(engine, session, each, what, still, state)
+    finally:
+        stop.set()
+        if by_http:
+            session.ask("check_end", numbers=[each.number for each in by_http])
+
+
+def _begin(engine: Engine, instance: Instance, began: float) -> _Asking:
+    asking = _Asking(instance, began + instance.service.healthcheck.start_period)
+    asking.command = command_of(instance, engine.inspect(instance.container))
+    if asking.command is None and http_target(instance) is not None:
+        asking.number = 0
+    return asking
+
+
+def _targets(asked: Sequence[_Asking]) -> list[dict[str, Any]]:
+    return [target for each in asked if (target := http_target(each.instance)) is not None]
+
+
+def _look(
+    engine: Engine, session: Session, asked: Sequence[_Asking], by_http: Sequence[_Asking], began: float
+) -> None:
+    """One look at what the checks have seen; takes POLL_SECONDS at most, less when all have become healthy."""
+    if by_http:
+        told = session.ask("check_poll", numbers=[each.number for each in by_http], wait=POLL_SECONDS)
+        for each, answer in zip(by_http, told, strict=True):
+            each.healthy, each.seen = answer["healthy"], answer["seen"]
+    else:
+        time.sleep(POLL_SECONDS / 4)
+    for each in asked:
+        if each.number is None and each.command is None:
+            each.healthy = time.monotonic() - began >= STAYS_UP_SECONDS
+
+
+def _run_commands(engine: Engine, asking: _Asking, stop: threading.Event) -> None:
+    """Run the health command again and again until it succeeds."""
+    assert asking.command is not None
+    times: dict[tuple[int, str], int] = {}
+    while not stop.is_set():
+        try:
+            code, printed = engine.execute(asking.instance.container, asking.command)
+        except EngineRefused as refused:
+            code, printed = -1, refused.explanation.encode()
+        if code == 0:
+            asking.healthy = True
+            return
+        key = (code, printed.decode(errors="replace").strip()[-300:])
+        times[key] = times.get(key, 0) + 1
+        asking.seen = [
+            {"code": code, "printed": said, "times": count} for (code, said), count in times.items()
+        ]
+        stop.wait(asking.instance.service.healthcheck.interval)
+
+
+def _unhealthy(
+    engine: Engine, session: Session, asking: _Asking, what: str, still: str, state: Mapping[str, Any]
+) -> Unhealthy:
+    instance = asking.instance
+    period = instance.service.healthcheck.start_period
+    ended = not state["Running"]
+    message = f"{what} did not become healthy" + ("" if ended else f" within {period:g} s")
+    target = http_target(instance) if asking.number is not None else None
+    details, hint = explain.why(engine, instance, state, target, asking.command, asking.seen)
+    return Unhealthy(message, details=details, still=still, hint=hint)

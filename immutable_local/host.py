@@ -1,0 +1,395 @@
+"""What imm runs on a host beside the apps: the proxy, its sidecar, their network and their two volumes.
+
+The proxy mounts what it must know (`imm-proxy`); what it must not know, the ledger and the secrets, is in
+`imm-state`, which only the sidecar mounts. Neither mounts the engine's socket.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from immutable_local import labels as label
+from immutable_local import network
+from immutable_local.engine import Container, Engine, endpoint, volume_mount
+from immutable_local.errors import EngineRefused, ImmError, ProxyError, UsageError
+from immutable_local.proxy import Proxy, choose
+from immutable_local.routes import Structure
+from immutable_local.sidecar.session import Session
+from immutable_local.undo import Undo
+from immutable_local.wait import until
+
+PROXY = "imm-proxy"
+SIDECAR = "imm-sidecar"
+STATE_VOLUME = "imm-state"
+PROXY_VOLUME = "imm-proxy"
+PROXY_UID = 101
+SIDECAR_UID = 10100
+PYTHON_IMAGES = ("imm.local/python:3.11", "python:3.11-slim")
+START_SECONDS = 20.0
+PROCESSES = 512
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How the host's proxy is to run. The address and port are the engine's host's."""
+
+    kind: str = "nginx"
+    bind: str = "127.0.0.1"
+    http_port: int = 8080
+    pool: str = network.DEFAULT_POOL
+
+    def url(self, domain: str, path: str = "/") -> str:
+        port = "" if self.http_port == 80 else f":{self.http_port}"
+        return f"http://{domain}{port}{path if path != '/' else ''}"
+
+
+@dataclass
+class Host:
+    """A host that is ready: its proxy runs, its sidecar answers."""
+
+    engine: Engine
+    session: Session
+    proxy: Proxy
+    asked: Asked
+    image: str  # with a Python: the sidecar's
+
+    def structures(self) -> list[Structure]:
+        return [Structure.from_json(told) for told in self.session.ask("structures").values()]
+
+    def close(self) -> None:
+        self.session.close()
+
+
+def find(engine: Engine) -> dict[str, Container]:
+    """The proxy's and the sidecar's containers, by role, running or not."""
+    listed = engine.containers({label.ROLE: ""})
+    return {
+        each.labels[label.ROLE]: each for each in listed if each.labels[label.ROLE] in ("proxy", "sidecar")
+    }
+
+
+def attach(engine: Engine) -> Host | None:
+    """The host as it is, without changing anything; None when imm's proxy and sidecar don't both run."""
+    found = find(engine)
+    if not all(role in found and found[role].running for role in ("proxy", "sidecar")):
+        return None
+    return _host(engine, found["proxy"], found["sidecar"])
+
+
+def ensure(engine: Engine, report: Callable[[str], Any], change: Mapping[str, Any] | None = None) -> Host:
+    """The host made ready: what is missing is made, what stopped is started.
+
+    `change` holds fields of Asked to change; `report` is told of undo steps that fail. A proxy that was asked to run otherwise is replaced, its apps stay.
+    Raises ImmError when a name or the port is taken, and then leaves nothing behind that wasn't there before.
+    """
+    found = find(engine)
+    asked = _asked(engine, found)
+    wanted = replace(asked, **(change or {}))
+    proxy = found.get("proxy")
+    if proxy is not None and wanted == asked and proxy.running and _runs(found.get("sidecar")):
+        host = _host(engine, proxy, found["sidecar"])
+        if host.session.ask("hello")["interfaces"]:
+            return host
+        # The proxy restarted by itself, and the sidecar is still in the network namespace it left.
+        host.close()
+        engine.restart(SIDECAR, grace=0)
+        return _ready(engine)
+    with Undo(report) as undo:
+        _make(engine, wanted, found, undo)
+        host = _ready(engine)
+        undo.by(host.close)
+        host.proxy.load(engine, host.session, host.structures(), settle=False)
+        undo.keep()
+    return host
+
+
+def checked(change: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The change, when it makes sense. Raises UsageError."""
+    if "kind" in change:
+        choose(change["kind"])
+    try:
+        ipaddress.IPv4Address(change.get("bind", "127.0.0.1"))
+    except ValueError as wrong:
+        raise UsageError(
+            f"--bind {change['bind']}: not an IPv4 address", hint="0.0.0.0 is every address"
+        ) from wrong
+    try:
+        pool = ipaddress.IPv4Network(change.get("pool", network.DEFAULT_POOL))
+    except ValueError as wrong:
+        raise UsageError(f"--pool {change['pool']}: {wrong}", hint="write it like 10.201.0.0/16") from wrong
+    if pool.prefixlen > 23 or not pool.is_private:
+        raise UsageError(f"--pool {pool}: a private network of /23 or larger is needed, a /24 for each app")
+    return change
+
+
+def proxy_images(asked: Asked) -> Sequence[str]:
+    """The images that this kind of proxy can run from, the one to pull last."""
+    return choose(asked.kind).images
+
+
+def take_down(engine: Engine) -> list[str]:
+    """Remove the proxy, its sidecar and its network; the volumes with the history stay. Returns what was removed."""
+    removed = []
+    for name in (SIDECAR, PROXY):
+        found = engine.find(name)
+        if found is not None and label.ROLE in (found["Config"].get("Labels") or {}):
+            engine.stop(name, 5)
+            engine.remove(name)
+            removed.append(name)
+    if any(each.name == network.PROXY_NETWORK and label.ROLE in each.labels for each in engine.networks()):
+        engine.remove_network(network.PROXY_NETWORK)
+        removed.append(network.PROXY_NETWORK)
+    return removed
+
+
+def image_for(engine: Engine, candidates: Sequence[str]) -> str:
+    """The first of these images that the engine has, else the last one pulled. Raises ImmError when neither."""
+    for each in candidates:
+        if engine.image(each) is not None:
+            return each
+    try:
+        engine.pull(candidates[-1])
+    except EngineRefused as refused:
+        raise ImmError(
+            f"the engine has no image {' or '.join(candidates)}, and could not pull one",
+            code="no_image",
+            details=[refused.explanation],
+            hint="where no registry answers, make setup in imm's own folder builds these images from packages",
+        ) from refused
+    return candidates[-1]
+
+
+def _runs(container: Container | None) -> bool:
+    return container is not None and container.running
+
+
+def _asked(engine: Engine, found: Mapping[str, Container]) -> Asked:
+    """How the proxy was asked to run: its own label knows, or its sidecar's, or what both left on the volume."""
+    for each in found.values():
+        if label.CONFIGURATION in each.labels:
+            return Asked(**json.loads(each.labels[label.CONFIGURATION]))
+    if engine.volume(PROXY_VOLUME) is not None:
+        image = image_for(engine, PYTHON_IMAGES)
+        mounts = [volume_mount(PROXY_VOLUME, "/imm/proxy", read_only=True)]
+        told = engine.run_once(image, ["cat", "/imm/proxy/data/host.json"], mounts=mounts)
+        if told.strip():
+            return Asked(**json.loads(told))
+    return Asked()
+
+
+def _make(engine: Engine, wanted: Asked, found: Mapping[str, Container], undo: Undo) -> None:
+    proxy = choose(wanted.kind)
+    python = image_for(engine, PYTHON_IMAGES)
+    image = image_for(engine, proxy.images)
+    for name in (STATE_VOLUME, PROXY_VOLUME):
+        volume = engine.volume(name)
+        if volume is None:
+            engine.create_volume(name, {label.ROLE: "state"})
+            undo.by(engine.remove_volume, name)
+        elif label.ROLE not in (volume.get("Labels") or {}):
+            raise _taken("volume", name)
+    made = network.ensure_network(engine, network.PROXY_NETWORK, wanted.pool, python, {label.ROLE: "network"})
+    if made:
+        undo.by(engine.remove_network, network.PROXY_NETWORK)
+    configuration = json.dumps(asdict(wanted), sort_keys=True)
+    current = found.get("proxy")
+    if current is None or current.labels.get(label.CONFIGURATION) != configuration:
+        _replace_proxy(engine, proxy, image, wanted, configuration, current, undo)
+    else:
+        _start_proxy(engine, PROXY, wanted)
+    # Made anew: an old one may belong to a network namespace that is gone.
+    if "sidecar" in found or engine.find(SIDECAR) is not None:
+        _remove_ours(engine, SIDECAR)
+    _create_sidecar(engine, python, configuration)
+    undo.by(engine.remove, SIDECAR)
+    try:
+        engine.start(SIDECAR)
+    except EngineRefused as refused:
+        raise _did_not_come_up(engine) from refused
+
+
+def _replace_proxy(
+    engine: Engine,
+    proxy: Proxy,
+    image: str,
+    wanted: Asked,
+    configuration: str,
+    current: Container | None,
+    undo: Undo,
+) -> None:
+    """Create the new proxy whole, beside the old; then stop one and start the other."""
+    name = f"{PROXY}-next" if current is not None else PROXY
+    if engine.find(name) is not None:
+        _remove_ours(engine, name)
+    if current is not None:
+        undo.by(_restore_proxy, engine, current.id)
+    container = _create_proxy(engine, proxy, name, image, wanted, configuration)
+    undo.by(engine.remove, container)
+    for each in engine.networks():
+        if each.labels.get(label.ROLE) == "network" and label.APP in each.labels and each.subnet:
+            # A fixed address in each app's network is given once the old proxy left it.
+            if current is not None:
+                engine.leave(each.name, current.id)
+            engine.join(each.name, container, network.proxy_address(each.subnet))
+    if current is not None:
+        engine.stop(current.id, 5)
+    _start_proxy(engine, container, wanted)
+    if current is not None:
+        engine.remove(current.id)
+        engine.rename(container, PROXY)
+
+
+def _restore_proxy(engine: Engine, container: str) -> None:
+    for each in engine.networks():
+        if each.labels.get(label.ROLE) == "network" and label.APP in each.labels and each.subnet:
+            engine.leave(each.name, container)
+            engine.join(each.name, container, network.proxy_address(each.subnet))
+    engine.start(container)
+
+
+def _create_proxy(
+    engine: Engine, proxy: Proxy, name: str, image: str, wanted: Asked, configuration: str
+) -> str:
+    container = engine.create(
+        name,
+        image,
+        labels={label.ROLE: "proxy", label.CONFIGURATION: configuration},
+        ports=[proxy.container_port],
+        port_bindings={proxy.container_port: (wanted.bind, wanted.http_port)},
+        mounts=[volume_mount(PROXY_VOLUME, "/imm/proxy")],
+        networks={network.PROXY_NETWORK: endpoint()},
+        network_mode=network.PROXY_NETWORK,
+        **_hardened(),
+        **proxy.container(),
+    )
+    folders = [
+        _folder("data", SIDECAR_UID),
+        _folder("data/apps", SIDECAR_UID),
+        _folder("data/run", PROXY_UID),
+        _folder("data/tmp", PROXY_UID),
+    ]
+    engine.put(container, "/imm/proxy", [*folders, _file("data/host.json", configuration.encode())])
+    if engine.read(container, f"/imm/proxy/data/{proxy.kind}.conf") is None:
+        engine.put(
+            container, "/imm/proxy", [_file(f"data/{proxy.kind}.conf", proxy.configuration([]).encode())]
+        )
+    return container
+
+
+def _start_proxy(engine: Engine, container: str, wanted: Asked) -> None:
+    try:
+        engine.start(container)
+    except EngineRefused as refused:
+        raise ProxyError(
+            f"the proxy cannot listen on {wanted.bind}:{wanted.http_port} of the engine's host",
+            code="port_taken",
+            details=[refused.explanation],
+            hint="free that port, or choose another: imm proxy up --http-port 8081",
+        ) from refused
+
+
+def _create_sidecar(engine: Engine, image: str, configuration: str) -> None:
+    # It only waits: each session's program comes through exec. Children of a session are not left as zombies.
+    idle = "import signal as s;s.signal(s.SIGCHLD,s.SIG_IGN);s.signal(s.SIGTERM,lambda *_:exit(0));\nwhile 1:s.pause()"
+    container = engine.create(
+        SIDECAR,
+        image,
+        labels={label.ROLE: "sidecar", label.CONFIGURATION: configuration},
+        entrypoint=[],
+        command=["python3", "-ISB", "-c", idle],
+        user=f"{SIDECAR_UID}:{PROXY_UID}",
+        environment={},
+        mounts=[volume_mount(STATE_VOLUME, "/imm/state"), volume_mount(PROXY_VOLUME, "/imm/proxy")],
+        network_mode=f"container:{PROXY}",
+        tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=8m"},
+        **_hardened(),
+    )
+    engine.put(container, "/imm/state", [_folder("data", SIDECAR_UID, 0o700)])
+
+
+def _ready(engine: Engine) -> Host:
+    """Wait until the proxy and the sidecar run and the sidecar sees the proxy's network."""
+
+    def ready() -> Host | None:
+        found = find(engine)
+        if not (_runs(found.get("proxy")) and _runs(found.get("sidecar"))):
+            return None
+        host = _host(engine, found["proxy"], found["sidecar"])
+        if host.session.ask("hello")["interfaces"]:
+            return host
+        host.close()
+        return None
+
+    host = until(ready, START_SECONDS, pause=0.05)
+    if host is None:
+        raise _did_not_come_up(engine)
+    return host
+
+
+def _did_not_come_up(engine: Engine) -> ProxyError:
+    said = [
+        line
+        for name in (PROXY, SIDECAR)
+        if engine.find(name) is not None
+        for line in engine.logs(name, tail=5).decode(errors="replace").splitlines()
+    ]
+    return ProxyError(
+        f"the proxy and its sidecar did not come up within {START_SECONDS:.0f} s",
+        details=said,
+        hint="see docker logs imm-proxy and docker logs imm-sidecar",
+    )
+
+
+def _host(engine: Engine, proxy: Container, sidecar: Container) -> Host:
+    asked = Asked(**json.loads(proxy.labels[label.CONFIGURATION]))
+    return Host(engine, Session(engine, sidecar.id), choose(asked.kind), asked, sidecar.image)
+
+
+def _hardened() -> dict[str, Any]:
+    return {
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "read_only": True,
+        "pids_limit": PROCESSES,
+        "restart_policy": {"Name": "unless-stopped"},
+        "log_config": bounded_log(),
+    }
+
+
+def bounded_log() -> Any:
+    """A container's own log: three files of 10 MB at most."""
+    return {"type": "json-file", "config": {"max-size": "10m", "max-file": "3"}}
+
+
+def _remove_ours(engine: Engine, name: str) -> None:
+    found = engine.find(name)
+    if found is None:
+        return
+    if label.ROLE not in (found["Config"].get("Labels") or {}):
+        raise _taken("container", name)
+    engine.remove(found["Id"])
+
+
+def _taken(kind: str, name: str) -> ImmError:
+    return ImmError(
+        f"there is a {kind} named {name} that imm did not make",
+        code="name_taken",
+        hint=f"rename or remove it, then run the command again: docker {kind} ls",
+    )
+
+
+def _folder(name: str, uid: int, mode: int = 0o755) -> tuple[tarfile.TarInfo, bytes]:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, mode, uid, PROXY_UID
+    return entry, b""
+
+
+def _file(name: str, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+    entry = tarfile.TarInfo(name)
+    entry.mode, entry.uid, entry.gid = 0o644, SIDECAR_UID, PROXY_UID
+    return entry, content

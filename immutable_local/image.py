@@ -1,0 +1,357 @@
+"""Build the app's image, pin the others, seal a release.
+
+Sealing is a second, tiny build: the built image and a few labels. It goes through the engine's API, so that
+what is sealed stands in no argument list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from immutable_local import labels as label
+from immutable_local.app import App, Build, Service
+from immutable_local.engine import Engine, Image, context_paths, pack_context
+from immutable_local.errors import BuildFailed, EngineRefused, ImmError
+from immutable_local.events import Teller
+from immutable_local.release import Pin, Release, content_of, digest
+
+REPOSITORY = "imm.local/app"
+SHOWN_LINES = 25
+KEPT_LINES = 2000
+# Docker's reader of Dockerfiles takes lines of 64 KiB at most.
+LINE_LIMIT = 8192
+PLUGIN_FOLDERS = (
+    "~/.docker/cli-plugins",
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/local/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+    "/opt/homebrew/lib/docker/cli-plugins",
+)
+# Docker's command line up to 22 has BuildKit built in; later ones need the buildx plugin.
+LAST_BUILT_IN = 22
+
+
+def repository(app: str) -> str:
+    return f"{REPOSITORY}/{app}"
+
+
+def build(
+    engine: Engine, app: App, folder: Path, tell: Teller, fresh: bool = False
+) -> tuple[Pin, str | None]:
+    """Build the app's own image; returns it, and the digest of what it was built from where that is known.
+
+    `fresh` uses nothing of an earlier build. Raises BuildFailed with the last lines of the builder's output.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        source = beside.submit(source_digest, engine, folder, app.build)
+        program = buildkit_program()
+        if program is not None:
+            built = _build_by_cli(engine, program, app, folder, tell, fresh)
+        else:
+            built = _build_by_api(engine, app, folder, tell, fresh)
+        image = _found(engine, built)
+        return Pin("", image.id, content_of(image.layers, image.config)), source.result()
+
+
+def pin(engine: Engine, service: Service, tell: Teller) -> Pin:
+    """A service's own image, pulled if the engine doesn't have it, pinned by what it is."""
+    assert service.image is not None
+    image = engine.image(service.image)
+    if image is None:
+        tell.note(f"pulling {service.image}")
+        try:
+            image = engine.pull(service.image)
+        except EngineRefused as refused:
+            raise ImmError(
+                f"services.{service.name}.image: {service.image} is not on the engine and could not be pulled",
+                code="no_image",
+                details=[refused.explanation],
+                hint="correct the name, log in with docker login, or load the image with docker load",
+            ) from refused
+    return Pin(
+        service.image,
+        image.id,
+        content_of(image.layers, image.config),
+        image.digests[0] if image.digests else None,
+    )
+
+
+def seal(engine: Engine, release: Release, number: int, source: str | None) -> Release:
+    """Seal code and settings in one image, `imm.local/app/NAME:NUMBER`; returns the release with its number."""
+    app = release.app.name
+    labels = {
+        label.ROLE: "release",
+        label.APP: app,
+        label.RELEASE: str(number),
+        label.IDENTITY: release.identity,
+        label.SEALED: release.sealed(),
+    }
+    if source is not None:
+        labels[label.SOURCE] = source
+    base = release.pins[""].id if "" in release.pins else "scratch"
+    # One instruction: the builder makes an image of each.
+    dockerfile = f"FROM {base}\nLABEL " + " \\\n ".join(_quoted(key, value) for key, value in labels.items()) + "\n"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(dockerfile.encode())
+        archive.addfile(entry, io.BytesIO(dockerfile.encode()))
+    packed.seek(0)
+    reference = f"{repository(app)}:{number}"
+    for said in engine.build(packed, tag=reference):
+        if "error" in said:
+            raise BuildFailed(f"release {number} of {app} could not be sealed", details=[str(said["error"])])
+    return Release(release.app, release.pins, number, _found(engine, reference).id)
+
+
+def discard(engine: Engine, built: Pin) -> None:
+    """Remove a built image that no release was made of. One that a release or a tag uses stays."""
+    image = engine.image(built.id)
+    if image is not None and not image.tags and image.labels.get(label.ROLE) == "build":
+        engine.remove_image(built.id)
+
+
+def source_digest(engine: Engine, folder: Path, asked: Build) -> str | None:
+    """SHA-256 of all that a build reads: the context's files, the Dockerfile, arguments, the base images.
+
+    Times are left out, as BuildKit leaves them out. It tells that a rebuild without a cache, whose layers
+    differ by their times alone, is of the same source. None when a base image or an address can't be known here.
+    """
+    dockerfile = (folder / asked.context / asked.dockerfile).read_text(errors="replace")
+    bases = _bases(dockerfile, asked)
+    if bases is None:
+        return None
+    ids = {}
+    for base in bases:
+        image = engine.image(base)
+        if image is None:
+            return None
+        ids[base] = image.id
+    root = folder / asked.context
+    files = [_fingerprint(root, path) for path in sorted(context_paths(root, asked.dockerfile))]
+    return digest(
+        {
+            "files": files,
+            "dockerfile": dockerfile,
+            "target": asked.target,
+            "args": dict(asked.args),
+            "bases": ids,
+        }
+    )
+
+
+def _fingerprint(root: Path, path: str) -> list[str]:
+    found = root / path
+    about = found.lstat()
+    if stat.S_ISLNK(about.st_mode):
+        return [path, "link", os.readlink(found)]
+    if not stat.S_ISREG(about.st_mode):
+        return [path, "folder", oct(stat.S_IMODE(about.st_mode))]
+    with found.open("rb") as file:
+        return [path, oct(stat.S_IMODE(about.st_mode)), hashlib.file_digest(file, "sha256").hexdigest()]
+
+
+def _bases(dockerfile: str, asked: Build) -> set[str] | None:
+    """The images that a Dockerfile starts from, or None when it says so in a way that isn't understood here."""
+    lines = re.sub(r"\\[ \t]*\n", " ", dockerfile).splitlines()
+    arguments: dict[str, str] = {}
+    stages: set[str] = set()
+    bases: set[str] = set()
+    for line in lines:
+        words = line.split()
+        instruction = words[0].upper() if words else ""
+        if instruction == "ARG" and not bases and not stages and len(words) > 1:
+            name, _, default = words[1].partition("=")
+            arguments[name] = asked.args.get(name, default.strip("\"'"))
+        elif instruction == "FROM":
+            words = [word for word in words[1:] if not word.startswith("--")]
+            base = (
+                re.sub(r"\$\{?(\w+)\}?", lambda found: arguments.get(found[1], "$"), words[0])
+                if words
+                else "$"
+            )
+            if "$" in base or "{" in base:
+                return None
+            if base not in stages and base != "scratch":
+                bases.add(base)
+            if len(words) == 3 and words[1].upper() == "AS":
+                stages.add(words[2])
+        elif instruction == "ADD" and re.search(r"\b(https?|git)(://|@)", line):
+            return None
+        elif instruction == "COPY":
+            bases |= {
+                w[7:]
+                for w in words
+                if w.startswith("--from=") and w[7:] not in stages and not w[7:].isdigit()
+            }
+    return bases
+
+
+def buildkit_program() -> str | None:
+    """A docker command line on the PATH that can build with BuildKit."""
+    plugged = any((Path(folder).expanduser() / "docker-buildx").exists() for folder in PLUGIN_FOLDERS)
+    for folder in os.get_exec_path():
+        program = shutil.which("docker", path=folder)
+        if program is None:
+            continue
+        if plugged:
+            return program
+        with suppress(OSError, subprocess.TimeoutExpired):
+            told = subprocess.run(
+                [program, "--version"], capture_output=True, text=True, timeout=10, check=False
+            ).stdout
+            version = re.search(r"version (\d+)\.", told)
+            if version and int(version[1]) <= LAST_BUILT_IN:
+                return program
+    return None
+
+
+def _build_by_cli(engine: Engine, program: str, app: App, folder: Path, tell: Teller, fresh: bool) -> str:
+    asked = app.build
+    context = folder / asked.context
+    with tempfile.TemporaryDirectory(prefix="imm-build-") as scratch:
+        told = Path(scratch) / "image"
+        command = [program, "build", "--iidfile", str(told), "--file", str(context / asked.dockerfile)]
+        command += [
+            word for key, value in _build_labels(app).items() for word in ("--label", f"{key}={value}")
+        ]
+        # The value comes from the environment: an argument list can be read by every user of this machine.
+        command += [word for key in asked.args for word in ("--build-arg", key)]
+        command += ["--target", asked.target] if asked.target else []
+        command += ["--no-cache"] if fresh else []
+        command.append(str(context))
+        environment = {
+            **os.environ,
+            **asked.args,
+            "DOCKER_BUILDKIT": "1",
+            "BUILDKIT_PROGRESS": "plain",
+            "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+            "BUILDX_BUILDER": "default",
+        }
+        if engine.local.startswith("unix://"):
+            environment["DOCKER_HOST"] = engine.local
+            environment.pop("DOCKER_CONTEXT", None)
+        _follow(command, environment, tell)
+        return told.read_text().strip()
+
+
+def _follow(command: list[str], environment: Mapping[str, str], tell: Teller) -> None:
+    # A session of its own: Ctrl-C reaches this process, which then ends the build and says what it did.
+    builder = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    assert builder.stdout is not None
+    lines: list[str] = []
+    try:
+        for raw in builder.stdout:
+            line = raw.decode(errors="replace").rstrip()
+            lines = [*lines[-KEPT_LINES:], line]
+            tell.note(line, "output")
+        code = builder.wait()
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(builder.pid, signal.SIGTERM)
+        builder.wait()
+        raise
+    if code != 0:
+        raise _build_failed(lines)
+
+
+def _build_by_api(engine: Engine, app: App, folder: Path, tell: Teller, fresh: bool) -> str:
+    asked = app.build
+    lines: list[str] = []
+    image = ""
+    with pack_context(folder / asked.context, asked.dockerfile) as (packed, dockerfile):
+        said_all = engine.build(
+            packed,
+            dockerfile=dockerfile,
+            buildargs=dict(asked.args),
+            target=asked.target or "",
+            labels=_build_labels(app),
+            nocache=fresh,
+        )
+        for said in said_all:
+            if "error" in said:
+                raise _build_failed([*lines, str(said["error"])])
+            if isinstance(said.get("aux"), dict):
+                image = said["aux"].get("ID", image)
+            for line in str(said.get("stream", "")).splitlines():
+                if line.strip():
+                    lines = [*lines[-KEPT_LINES:], line]
+                    tell.note(line, "output")
+    if not image:
+        raise _build_failed(lines)
+    return image
+
+
+def _build_failed(lines: list[str]) -> BuildFailed:
+    return BuildFailed(
+        "the image could not be built",
+        details=["last lines of the builder's output:", *(f"  {line}" for line in lines[-SHOWN_LINES:])],
+        hint="correct the Dockerfile or what it copies, then run imm up",
+    )
+
+
+def _build_labels(app: App) -> dict[str, str]:
+    return {label.ROLE: "build", label.APP: app.name}
+
+
+def _quoted(key: str, value: str) -> str:
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+    return f'{key}="{"".join(_folded(quoted))}"'
+
+
+def _folded(quoted: str) -> Iterator[str]:
+    """A long value on several lines, cut where no escape is torn apart."""
+    start = 0
+    while len(quoted) - start > LINE_LIMIT:
+        end = start + LINE_LIMIT
+        while quoted[end - 1] == "\\":
+            end -= 1
+        yield quoted[start:end] + "\\\n"
+        start = end
+    yield quoted[start:]
+
+
+def _found(engine: Engine, reference: str) -> Image:
+    image = engine.image(reference)
+    if image is None:
+        raise BuildFailed(f"the image {reference} was built and is gone", hint="run imm up again")
+    return image
+
+
+def releases(engine: Engine, app: str) -> dict[int, tuple[str, Mapping[str, str]]]:
+    """The sealed releases of an app that the engine holds: image id and labels by number."""
+    found = {}
+    for image, labels, tags in engine.images({label.ROLE: "release", label.APP: app}):
+        number = int(labels.get(label.RELEASE, 0))
+        # A label is inherited by what somebody builds from this image; the tag isn't.
+        if f"{repository(app)}:{number}" in tags:
+            found[number] = (image, labels)
+    return found
+
+
+def leftovers(engine: Engine, app: str) -> Iterable[str]:
+    """Built images of an app that no release was made of."""
+    for image, labels, tags in engine.images({label.ROLE: "build", label.APP: app}):
+        if not tags and label.SEALED not in labels:
+            yield image

@@ -1,0 +1,148 @@
+"""One container of a service: started, discarded when it never got to serve, retired when it did."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from immutable_local import labels as label
+from immutable_local import network, secret, volume
+from immutable_local.app import Service
+from immutable_local.engine import Engine, endpoint, volume_mount
+from immutable_local.errors import EngineRefused
+from immutable_local.host import bounded_log
+from immutable_local.release import Release
+from immutable_local.routes import Slot
+from immutable_local.sidecar.session import Session
+
+PROCESSES = 1024
+KEPT_LOG_LINES = 2000
+KEPT_LOG_BYTES = 256 * 1024
+TMP_OPTIONS = "rw,nosuid,nodev,mode=1777"
+HOST_NAME_LIMIT = 63
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A container of a service. `address` is where the proxy finds it; None when it takes no traffic."""
+
+    name: str
+    container: str
+    service: Service
+    slot: Slot
+    address: str | None
+
+
+def name_of(app: str, service: str, release: int, slot: Slot, replica: int) -> str:
+    return f"{app}-{service}-{release}-{slot}-{replica}"
+
+
+def start(
+    engine: Engine,
+    release: Release,
+    service: Service,
+    slot: Slot,
+    replica: int,
+    address: str | None,
+    spec: str,
+    secrets: Mapping[str, str],
+) -> Instance:
+    """Create a hardened container and start it; it isn't restarted by the engine until it has proved itself."""
+    app = release.app.name
+    name = name_of(app, service.name, release.number, slot, replica)
+    image = release.image_of(service)
+    mounts = [volume_mount(volume.name_of(app, each.volume), each.path) for each in service.volumes]
+    tmpfs = (
+        {path: TMP_OPTIONS for path in ("/tmp", *service.tmpfs)}
+        if service.read_only
+        else {path: TMP_OPTIONS for path in service.tmpfs}
+    )
+    network_name = network.app_network(app)
+    container = engine.create(
+        name,
+        image,
+        hostname=name[:HOST_NAME_LIMIT].rstrip("-"),
+        labels={
+            label.ROLE: "instance",
+            label.APP: app,
+            label.SERVICE: service.name,
+            label.RELEASE: str(release.number),
+            label.IDENTITY: release.identity,
+            label.SPEC: spec,
+            label.SLOT: slot,
+            label.REPLICA: str(replica),
+        },
+        command=list(service.command) if service.command is not None else None,
+        environment=dict(service.environment),
+        user=service.user or "",
+        healthcheck=_healthcheck(service),
+        stop_timeout=round(service.stop_grace_period),
+        mounts=[*mounts, secret.mount(app)] if service.secrets else mounts,
+        tmpfs=tmpfs,
+        networks={network_name: endpoint(address, aliases=[service.name])},
+        network_mode=network_name,
+        read_only=service.read_only,
+        cap_drop=["ALL"] if service.image is None else None,
+        cap_add=list(service.cap_add) or None,
+        security_opt=["no-new-privileges"],
+        pids_limit=PROCESSES,
+        mem_limit=service.memory,
+        nano_cpus=round(service.cpus * 1_000_000_000) if service.cpus else None,
+        restart_policy={"Name": "no"},
+        log_config=bounded_log(),
+    )
+    try:
+        if service.secrets:
+            user = service.user or str(engine.inspect(container)["Config"].get("User") or "")
+            secret.hand_over(engine, container, secrets, user)
+        engine.start(container)
+    except BaseException:
+        engine.remove(container)
+        raise
+    return Instance(name, container, service, slot, address)
+
+
+def discard(engine: Engine, session: Session, app: str, container: str, name: str) -> None:
+    """Remove an instance that never served; its log is kept."""
+    keep_log(engine, session, app, container, name)
+    engine.remove(container)
+
+
+def retire(engine: Engine, session: Session, app: str, container: str, name: str, grace: float) -> None:
+    """SIGTERM, `grace` seconds, SIGKILL; its log is kept, then it is removed."""
+    try:
+        engine.stop(container, grace)
+    except EngineRefused as refused:
+        if refused.status != 404:
+            raise
+    keep_log(engine, session, app, container, name)
+    engine.remove(container)
+
+
+def keep_log(engine: Engine, session: Session, app: str, container: str, name: str) -> None:
+    """Keep the end of an instance's log on the host: 256 KiB at most."""
+    try:
+        log = engine.logs(container, tail=KEPT_LOG_LINES, timestamps=True)
+    except EngineRefused as refused:
+        # A container that is gone, or being removed, has no log any more.
+        if refused.status in (404, 409):
+            return
+        raise
+    if log:
+        content = base64.b64encode(log[-KEPT_LOG_BYTES:]).decode()
+        session.ask("log_keep", app=app, name=name, content=content)
+
+
+def _healthcheck(service: Service) -> dict[str, object] | None:
+    """What the engine itself goes on asking, for docker ps; imm asks on its own while the release is new."""
+    if service.healthcheck.command is not None:
+        nanoseconds = 1_000_000_000
+        return {
+            "test": ["CMD", *service.healthcheck.command],
+            "interval": 10 * nanoseconds,
+            "timeout": round(service.healthcheck.timeout * nanoseconds),
+            "start_period": round(service.healthcheck.start_period * nanoseconds),
+            "retries": 3,
+        }
+    return {"test": ["NONE"]} if service.healthcheck.path is not None else None

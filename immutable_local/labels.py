@@ -1,0 +1,23 @@
+"""Every label key that imm puts on an engine, once. Labels say what a thing is; names never do."""
+
+from __future__ import annotations
+
+ROLE = "imm.role"  # proxy, sidecar, instance, release, build, network, state, secrets, task
+APP = "imm.app"  # the app's name
+SERVICE = "imm.service"  # the service's name
+RELEASE = "imm.release"  # the release's number
+IDENTITY = "imm.identity"  # the release's identity: SHA-256 of what it is
+SPEC = "imm.spec"  # what an instance was started from: SHA-256 of image, settings and secrets' versions
+SLOT = "imm.slot"  # blue or green
+REPLICA = "imm.replica"  # 1, 2, 3...
+SEALED = "imm.sealed"  # the sealed settings, as canonical JSON
+SOURCE = "imm.source"  # SHA-256 of what the image was built from
+CONFIGURATION = "imm.configuration"  # SHA-256 of how the proxy was asked to run
+POOL = "imm.pool"  # where the apps' subnets come from
+
+PREFIX = "imm."
+
+
+def of_app(app: str) -> dict[str, str]:
+    """The filter that finds everything of one app."""
+    return {APP: app}

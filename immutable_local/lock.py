@@ -1,0 +1,35 @@
+"""One deployment of an app at a time. The session is the lock: it ends with its owner."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from immutable_local.sidecar.session import ANSWER_SECONDS, Session
+from immutable_local.who import who
+
+# A change of the proxy's structure takes under a second; a reload that hangs is given up after ten.
+HOST_WAIT_SECONDS = 60.0
+
+
+def take(session: Session, app: str, command: str, wait: float = 0.0) -> None:
+    """Take the app's lock for as long as the session lives. Raises Locked: who holds it, from where, since when."""
+    session.ask("lock", name=f"app-{app}", who=_holder(command), wait=wait, within=wait + ANSWER_SECONDS)
+
+
+@contextmanager
+def host(session: Session, command: str) -> Iterator[None]:
+    """The host's own lock, for structure, addresses and domains: always after an app's, and only for a moment."""
+    session.ask(
+        "lock", name="host", who=_holder(command), wait=HOST_WAIT_SECONDS, within=HOST_WAIT_SECONDS * 2
+    )
+    try:
+        yield
+    finally:
+        session.ask("unlock", name="host")
+
+
+def _holder(command: str) -> dict[str, str]:
+    return {"by": who(), "from": f"{socket.gethostname()} (process {os.getpid()})", "command": command}

@@ -1,0 +1,149 @@
+"""One snapshot of what the engine and the state have of an app."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from immutable_local import image, labels as label
+from immutable_local.engine import Container, Engine
+from immutable_local.release import Release, unseal, way_back
+from immutable_local.routes import Slot, Structure
+from immutable_local.sidecar.session import Session
+from immutable_local.who import Origin
+
+
+@dataclass(frozen=True)
+class LiveService:
+    """One service of what is live: its slot, what its instances were made from, and their names."""
+
+    slot: Slot
+    spec: str
+    instances: tuple[str, ...]
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Live:
+    """What the live link names. `held` services answer 503 until their new instances are there."""
+
+    release: int
+    identity: str
+    image: str
+    since: str
+    services: Mapping[str, LiveService]
+    git: str | None = None
+    held: tuple[str, ...] = ()
+
+    @property
+    def instances(self) -> set[str]:
+        return {name for each in self.services.values() for name in each.instances}
+
+    @property
+    def slots(self) -> dict[str, Slot]:
+        return {name: each.slot for name, each in self.services.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "release": self.release,
+            "identity": self.identity,
+            "image": self.image,
+            "since": self.since,
+            "git": self.git,
+            "held": list(self.held),
+            "services": {
+                name: {
+                    "slot": each.slot,
+                    "spec": each.spec,
+                    "instances": list(each.instances),
+                    "secrets": dict(each.secrets),
+                }
+                for name, each in self.services.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Live:
+        return cls(
+            release=told["release"],
+            identity=told["identity"],
+            image=told["image"],
+            since=told["since"],
+            git=told["git"],
+            held=tuple(told["held"]),
+            services={
+                name: LiveService(each["slot"], each["spec"], tuple(each["instances"]), each["secrets"])
+                for name, each in told["services"].items()
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What there is of an app, at one moment."""
+
+    app: str
+    live: Live | None
+    structure: Structure | None
+    doing: Mapping[str, Any] | None
+    origin: Origin | None
+    secrets: Mapping[str, str]
+    records: Sequence[Mapping[str, Any]]
+    containers: Sequence[Container]
+    sealed: Mapping[int, tuple[str, Mapping[str, str]]]
+
+    def release(self, number: int) -> Release | None:
+        """A sealed release that the engine still holds."""
+        if number not in self.sealed:
+            return None
+        image_id, labels = self.sealed[number]
+        return unseal(labels, image_id)
+
+    @property
+    def live_release(self) -> Release | None:
+        """What is live, unsealed; None also when somebody removed its image."""
+        return self.release(self.live.release) if self.live else None
+
+    @property
+    def revertable(self) -> list[int]:
+        """The releases that were live and that the engine still holds, newest first."""
+        was_live = {each["release"] for each in self.records if each["event"] in ("went_live", "reverted")}
+        live = self.live.release if self.live else None
+        return sorted((number for number in was_live & set(self.sealed) if number != live), reverse=True)
+
+    @property
+    def way_back(self) -> list[int]:
+        return way_back(self.records)
+
+    def running(self, service: str) -> list[Container]:
+        """The live instances of a service that run."""
+        names = self.live.services[service].instances if self.live and service in self.live.services else ()
+        return [each for each in self.containers if each.name in names and each.running]
+
+
+NOTHING: Mapping[str, Any] = {
+    "live": None,
+    "structure": None,
+    "doing": None,
+    "origin": None,
+    "secrets": {},
+    "ledger": [],
+}
+
+
+def observe(engine: Engine, session: Session | None, app: str) -> Observed:
+    """Look at an app. Without a session, on a host that has no proxy, only the engine is asked."""
+    told = session.ask("app_state", app=app) if session else NOTHING
+    origin = told["origin"]
+    return Observed(
+        app=app,
+        live=Live.from_json(told["live"]) if told["live"] else None,
+        structure=Structure.from_json(told["structure"]) if told["structure"] else None,
+        doing=told["doing"],
+        origin=Origin(frozenset(origin["marks"]), origin["where"]) if origin else None,
+        secrets={name: each["version"] for name, each in told["secrets"].items()},
+        records=told["ledger"],
+        containers=engine.containers({label.APP: app, label.ROLE: "instance"}),
+        sealed=image.releases(engine, app),
+    )

@@ -1,0 +1,363 @@
+"""nginx: two fixed upstreams for each service, and a flag file that says which one serves.
+
+A flip makes one flag appear (or vanish) by renaming the app's `live` link; nothing is reloaded, so no client's
+connection notices. Only a change of structure reloads, with `keepalive_min_timeout` so that idle kept-alive
+clients are not cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from immutable_local.engine import Engine
+from immutable_local.errors import ProxyError
+from immutable_local.proxy import Flip
+from immutable_local.routes import SLOTS, Slot, Structure
+from immutable_local.sidecar.session import Session
+
+PROXY = "/imm/proxy/data"
+CONTAINER = "imm-proxy"
+PORT = 8080
+LOAD_SECONDS = 10.0
+CONFIRM_SECONDS = 15.0
+# How long a worker that is leaving still waits for the next request on an idle kept-alive connection.
+KEEPALIVE_MIN_SECONDS = 2.0
+# The application servers that close idle connections soonest do so after 2 s (gunicorn): nginx must be first,
+# else a POST now and then meets a connection that is just being closed.
+UPSTREAM_IDLE_SECONDS = 1
+BODY_LIMIT = "1g"
+
+HEAD = """\
+worker_processes auto;
+error_log stderr warn;
+pid /tmp/nginx.pid;
+worker_rlimit_nofile 16384;
+events {{ worker_connections 8192; multi_accept on; }}
+http {{
+  access_log off;
+  server_tokens off;
+  sendfile on;
+  tcp_nodelay on;
+  keepalive_timeout 75s;
+  keepalive_min_timeout {keepalive_min:g}s;
+  keepalive_requests 100000;
+  server_names_hash_bucket_size 512;
+  variables_hash_bucket_size 256;
+  variables_hash_max_size 8192;
+  map_hash_bucket_size 512;
+  client_body_temp_path {proxy}/tmp/body;
+  proxy_temp_path {proxy}/tmp/answers;
+  fastcgi_temp_path /tmp/fastcgi;
+  uwsgi_temp_path /tmp/uwsgi;
+  scgi_temp_path /tmp/scgi;
+  client_max_body_size {body_limit};
+  large_client_header_buffers 8 32k;
+
+  # An answer goes on as it arrives: a buffered event stream hangs.
+  proxy_buffering off;
+  proxy_buffer_size 32k;
+  proxy_buffers 8 32k;
+  proxy_busy_buffers_size 64k;
+  proxy_http_version 1.1;
+  proxy_connect_timeout 5s;
+  proxy_read_timeout 3600s;
+  proxy_send_timeout 3600s;
+  proxy_next_upstream error timeout;
+  proxy_set_header Host $http_host;
+  proxy_set_header Upgrade $http_upgrade;
+  proxy_set_header Connection $imm_connection;
+  # Replaced, never appended to: what a client says of itself proves nothing.
+  proxy_set_header X-Real-IP $remote_addr;
+  proxy_set_header X-Forwarded-For $remote_addr;
+  proxy_set_header X-Forwarded-Proto $scheme;
+  proxy_set_header X-Forwarded-Host $http_host;
+  proxy_set_header X-Forwarded-Port $server_port;
+  proxy_set_header Forwarded "";
+
+  map $http_upgrade $imm_connection {{ default upgrade; '' ''; }}
+  # Only on the private socket does the proxy say who answered.
+  map $remote_addr $imm_answered_by {{ "unix:" $upstream_addr; default ''; }}
+  # What is in flight, by slot: counted from a request's headers to its end, bodies still on their way included.
+  limit_conn_zone $imm_key zone=in_flight:1m;
+  limit_conn_status 503;
+  limit_conn_log_level info;
+"""
+
+CONTROL = """\
+  server {{
+    listen unix:{proxy}/run/control.sock;
+    set $imm_key '';
+    location = /generation {{ default_type text/plain; return 200 "{generation}"; }}
+    location ~ "^/idle/(?<imm_probed>[a-z0-9_]+)$" {{
+      set $imm_key $imm_probed;
+      limit_conn in_flight 1;
+      try_files /imm-none @idle;
+    }}
+    location @idle {{ return 204; }}
+  }}
+"""
+
+SERVER = """\
+  server {{
+    listen {port}{default};
+    listen unix:{proxy}/run/front.sock{default};
+    server_name {names};
+    set $imm_key '';
+    add_header X-Imm-Upstream $imm_answered_by always;
+    error_page 404 @imm_nobody;
+    error_page 413 @imm_large;
+    error_page 502 504 @imm_silent;
+    error_page 503 @imm_gap;
+    location @imm_nobody {{
+      default_type text/plain;
+      return 404 "404: this is imm's proxy, and no app here serves $host$uri\\n";
+    }}
+    location @imm_large {{
+      default_type text/plain;
+      return 413 "413: this is imm's proxy: a body may have {body_limit} at most\\n";
+    }}
+    location @imm_silent {{
+      default_type text/plain;
+      return 502 "502: this is imm's proxy: the app behind $host does not answer; see imm status\\n";
+    }}
+    location @imm_gap {{
+      default_type text/plain;
+      add_header Retry-After 2 always;
+      return 503 "503: this is imm's proxy: the app behind $host is just being replaced; try again\\n";
+    }}
+{slots}{locations}  }}
+"""
+
+
+class Nginx:
+    """nginx 1.27.4 or newer."""
+
+    kind = "nginx"
+    images = ("imm.local/nginx:1.31", "nginx:1.29-alpine")
+    container_port = PORT
+
+    def container(self) -> Mapping[str, Any]:
+        # A killed nginx leaves its sockets' names behind, and would refuse to start over them.
+        start = (
+            f"rm -f {PROXY}/run/*.sock; mkdir -p {PROXY}/tmp/body {PROXY}/tmp/answers;"
+            f" exec nginx -e stderr -c {PROXY}/nginx.conf -g 'daemon off;'"
+        )
+        return {
+            "entrypoint": ["/bin/sh", "-c", start],
+            "command": [],
+            "user": "101:101",
+            "stop_signal": "SIGQUIT",
+            "tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},
+        }
+
+    def configuration(self, structures: Sequence[Structure]) -> str:
+        body = "".join(_http(structures))
+        generation = hashlib.sha256(body.encode()).hexdigest()[:16]
+        head = HEAD.format(proxy=PROXY, keepalive_min=KEEPALIVE_MIN_SECONDS, body_limit=BODY_LIMIT)
+        return head + CONTROL.format(proxy=PROXY, generation=generation) + body + "}\n"
+
+    def load(self, engine: Engine, session: Session, structures: Sequence[Structure], settle: bool) -> None:
+        text = self.configuration(structures)
+        if session.ask("proxy_read", name="nginx.conf") != text:
+            session.ask("proxy_write", name="nginx.conf.new", content=text)
+            # nginx keeps the old configuration when a new one is wrong, and tells nobody: so it is asked before.
+            code, said = engine.execute(
+                CONTAINER, ["nginx", "-t", "-q", "-e", "stderr", "-c", f"{PROXY}/nginx.conf.new"]
+            )
+            if code != 0:
+                raise ProxyError(
+                    "nginx refused the new configuration; the old one is still in force",
+                    details=said.decode(errors="replace").strip().splitlines()[-5:],
+                    hint="this is a fault of imm's: please report it with the lines above",
+                )
+            session.ask("proxy_rename", old="nginx.conf.new", new="nginx.conf")
+        generation = text.partition('location = /generation { default_type text/plain; return 200 "')[2][:16]
+        if session.ask("loaded", sock="control.sock", generation=generation, seconds=0.0)["loaded"]:
+            return
+        engine.signal(CONTAINER, "HUP")
+        if not session.ask("loaded", sock="control.sock", generation=generation, seconds=LOAD_SECONDS)[
+            "loaded"
+        ]:
+            raise ProxyError(
+                f"nginx did not load the new configuration within {LOAD_SECONDS:.0f} s",
+                details=engine.logs(CONTAINER, tail=5).decode(errors="replace").strip().splitlines(),
+                hint="see docker logs imm-proxy; imm proxy down and imm proxy up start it afresh",
+            )
+        if settle:
+            self._settled(engine)
+
+    def point(
+        self,
+        session: Session,
+        app: str,
+        slots: Mapping[str, Slot],
+        held: Collection[str],
+        release: Mapping[str, Any],
+    ) -> None:
+        flags = ["alive"]
+        flags += [f"{service}.green" for service, slot in slots.items() if slot == "green"]
+        flags += [f"{service}.held" for service in held]
+        session.ask("point", app=app, flags=flags, release=release)
+
+    def confirm(self, session: Session, flips: Sequence[Flip]) -> None:
+        if not flips:
+            return
+        requests = [
+            {"addresses": each.addresses, "host": each.host, "path": each.path, "timeout": each.timeout}
+            for each in flips
+        ]
+        seconds = CONFIRM_SECONDS + max(each.timeout for each in flips)
+        told = session.ask(
+            "confirm", sock="front.sock", requests=requests, seconds=CONFIRM_SECONDS, within=seconds * 2
+        )
+        if told["missing"]:
+            missing = told["missing"][0]
+            raise ProxyError(
+                "the proxy did not reach the new instances",
+                details=[
+                    f"GET {missing['path']} of {missing['host']} should be answered by {missing['addresses']}"
+                ]
+                + [f"it was answered so: {_told(told['last'])}"],
+                hint="see docker logs imm-proxy, then run the command again",
+            )
+
+    def busy(self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float) -> list[str]:
+        keys = {_upstream(app, service, slot): service for service, slot in slots.items()}
+        if not keys:
+            return []
+        still = session.ask(
+            "idle", sock="control.sock", keys=list(keys), seconds=seconds, within=seconds + 30
+        )
+        return [keys[key] for key in still]
+
+    def _settled(self, engine: Engine) -> None:
+        """Wait for the workers that still follow the old configuration.
+
+        A websocket pins such a worker for as long as it is open, but no new request reaches it once idle
+        connections have had their KEEPALIVE_MIN_SECONDS: that long is waited at most.
+        """
+        deadline = time.monotonic() + KEEPALIVE_MIN_SECONDS + 0.5
+        while time.monotonic() < deadline and engine.leaving_processes(CONTAINER, "shutting down"):
+            time.sleep(0.05)
+
+
+def _http(structures: Sequence[Structure]) -> Iterator[str]:
+    by_arrival = sorted(structures, key=lambda each: (each.arrived, each.app))
+    default_app = by_arrival[0] if by_arrival else None
+    for structure in by_arrival:
+        for service, of_service in sorted(structure.sides.items()):
+            for slot, side in sorted(of_service.items()):
+                servers = "".join(f" server {address}:{side.port} max_fails=0;" for address in side.addresses)
+                yield (
+                    f"  upstream {_upstream(structure.app, service, slot)} {{{servers}"
+                    f" keepalive 64; keepalive_timeout {UPSTREAM_IDLE_SECONDS}s; }}\n"
+                )
+    domains = sorted({domain for structure in by_arrival for domain, _ in structure.claims()})
+    count = 0
+    for domain in domains:
+        serving = [each for each in by_arrival if any(claimed == domain for claimed, _ in each.claims())]
+        text, maps, count = _server(domain, domain, "", serving, count)
+        yield maps + text
+    serving = [default_app] if default_app else []
+    # The first app answers those who name no site: an address, or this machine by its own name.
+    text, maps, count = _server(None, r'localhost "~^[0-9.]+$" "~^\["', "", serving, count)
+    yield maps + text
+    text, maps, count = _server("", "_", " default_server", [], count)
+    yield maps + text
+
+
+def _server(
+    domain: str | None, names: str, default: str, serving: Sequence[Structure], count: int
+) -> tuple[str, str, int]:
+    """One server block, with the maps it needs. `domain` None: whatever the one app of `serving` serves."""
+    slots = "".join(_slot_variables(structure) for structure in serving)
+    # path -> the services that may serve it, with what each slot of theirs does there
+    paths: dict[str, dict[tuple[str, str], dict[Slot, bool]]] = {}
+    for structure in serving:
+        for service, of_service in sorted(structure.sides.items()):
+            for slot, side in of_service.items():
+                if domain is None or domain in side.domains:
+                    candidates = paths.setdefault(side.path, {})
+                    candidates.setdefault((structure.app, service), {})[slot] = side.strip_path
+    locations, maps = [], []
+    for path, candidates in sorted(paths.items()):
+        count += 1
+        maps.append(_map(f"$imm_route_{count}", candidates))
+        strips = any(strip for each in candidates.values() for strip in each.values())
+        held = " ".join(f"if ({_variable(*each)}__held) {{ return 503; }}" for each in candidates)
+        rewrite = f"rewrite ^{path}/?(.*)$ /$1 break; " if strips and path != "/" else ""
+        body = (
+            f"{{ {held} set $imm_key $imm_route_{count}; if ($imm_key = '') {{ return 404; }}"
+            f" {rewrite}limit_conn in_flight 65535; proxy_pass http://$imm_key; }}\n"
+        )
+        if path == "/":
+            locations.append(f"    location / {body}")
+        else:
+            locations.append(f"    location = {path} {body}    location ^~ {path}/ {body}")
+    if "/" not in paths:
+        locations.append("    location / { return 404; }\n")
+    text = SERVER.format(
+        port=PORT,
+        proxy=PROXY,
+        default=default,
+        names=names,
+        slots=slots,
+        locations="".join(locations),
+        body_limit=BODY_LIMIT,
+    )
+    return text, "".join(maps), count
+
+
+def _slot_variables(structure: Structure) -> str:
+    """Which slot serves, read from the live link for each request.
+
+    `held` is looked at before the slot: a request that comes in the moment of a flip then either waits or meets
+    the slot of the new generation, never the old slot without the hold.
+    """
+    live = f"{PROXY}/apps/{structure.app}/live"
+    lines = []
+    for service in sorted(structure.sides):
+        name = _variable(structure.app, service)
+        lines.append(
+            f"    set {name}__held ''; if (-f {live}/{service}.held) {{ set {name}__held 1; }}\n"
+            f"    set {name} blue; if (-f {live}/{service}.green) {{ set {name} green; }}"
+            f" if (!-f {live}/alive) {{ set {name} none; }}\n"
+        )
+    return "".join(lines)
+
+
+def _map(variable: str, candidates: Mapping[tuple[str, str], Mapping[Slot, bool]]) -> str:
+    """From the slots that are live to the upstream that serves, as a map of nginx's."""
+    key = "/".join(_variable(*each) for each in candidates)
+    rows = []
+    for position, ((app, service), of_service) in enumerate(candidates.items()):
+        before = "[a-z]+/" * position
+        after = "/[a-z]+" * (len(candidates) - position - 1)
+        rows += [
+            f' "~^{before}{slot}{after}$" {_upstream(app, service, slot)};'
+            for slot in SLOTS
+            if slot in of_service
+        ]
+    return f"  map \"{key}\" {variable} {{ default '';{''.join(rows)} }}\n"
+
+
+def _upstream(app: str, service: str, slot: Slot) -> str:
+    return f"imm_{_word(app)}__{_word(service)}__{slot}"
+
+
+def _variable(app: str, service: str) -> str:
+    return f"$imm_{_word(app)}__{_word(service)}"
+
+
+def _word(name: str) -> str:
+    # Names have no '_': this loses nothing.
+    return name.replace("-", "_")
+
+
+def _told(last: Mapping[str, Any]) -> str:
+    if "failed" in last:
+        return f"{last['failed']} {last['detail']}"
+    return f"{last.get('status')} by {last.get('headers', {}).get('x-imm-upstream') or 'the proxy itself'}"

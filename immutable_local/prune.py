@@ -1,0 +1,36 @@
+"""Old releases of one app: their images go, the ledger stays. Never a volume, never what is live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from immutable_local import image
+from immutable_local.engine import Engine
+from immutable_local.observed import Observed
+
+
+def too_old(
+    records: Sequence[Mapping[str, Any]], sealed: Sequence[int], live: int | None, keep: int
+) -> list[int]:
+    """The sealed releases that go: all but the live one and the `keep` that were live most recently. Pure."""
+    latest: dict[int, int] = {}
+    for position, record in enumerate(records):
+        if record["event"] in ("went_live", "reverted"):
+            latest[record["release"]] = position
+    recent = sorted(
+        (number for number in latest if number != live and number in sealed), key=lambda n: -latest[n]
+    )
+    kept = {live, *recent[:keep]}
+    return sorted(number for number in sealed if number not in kept)
+
+
+def prune(engine: Engine, observed: Observed, live: int | None, keep: int) -> list[int]:
+    """Remove the images of releases that are too old, and builds that became no release; returns the numbers."""
+    removed = []
+    for number in too_old(observed.records, list(observed.sealed), live, keep):
+        if engine.remove_image(f"{image.repository(observed.app)}:{number}"):
+            removed.append(number)
+    for leftover in image.leftovers(engine, observed.app):
+        engine.remove_image(leftover)
+    return removed

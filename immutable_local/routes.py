@@ -1,0 +1,125 @@
+"""Which address serves which domain and path: an app's structure, as the proxy is to know it. Pure values.
+
+A service that takes traffic has two slots, blue and green, each with fixed addresses. The structure says what
+each slot would serve; the live link alone says which slot does. So an ordinary release, whose port, domains and
+replicas are those of the one before, changes nothing here and reloads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from immutable_local.app import Service
+
+Slot = Literal["blue", "green"]
+SLOTS: tuple[Slot, Slot] = ("blue", "green")
+
+
+def other(slot: Slot) -> Slot:
+    return "green" if slot == "blue" else "blue"
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one slot of a service serves, and from where."""
+
+    port: int
+    addresses: tuple[str, ...]
+    domains: tuple[str, ...]
+    path: str
+    strip_path: bool
+
+    @classmethod
+    def of(cls, service: Service, addresses: Iterable[str]) -> Side:
+        assert service.port is not None
+        return cls(
+            port=service.port,
+            addresses=tuple(addresses)[: service.replicas],
+            domains=service.domains,
+            path=service.path,
+            strip_path=service.strip_path,
+        )
+
+
+@dataclass(frozen=True)
+class Structure:
+    """An app's routes. `arrived` orders the apps of a host: the first also answers as the default site."""
+
+    app: str
+    arrived: int
+    sides: Mapping[str, Mapping[Slot, Side]]
+    addresses: Mapping[str, Mapping[Slot, tuple[str, ...]]]
+
+    def with_side(self, service: str, slot: Slot, side: Side | None) -> Structure:
+        of_service = {k: v for k, v in self.sides.get(service, {}).items() if k != slot}
+        if side is not None:
+            of_service[slot] = side
+        sides = {**self.sides, service: of_service}
+        return replace(self, sides={name: each for name, each in sides.items() if each})
+
+    def without(self, service: str) -> Structure:
+        return replace(
+            self,
+            sides={name: each for name, each in self.sides.items() if name != service},
+            addresses={name: each for name, each in self.addresses.items() if name != service},
+        )
+
+    def claims(self) -> Iterator[tuple[str, str]]:
+        """Every domain and path that this app serves, from either slot."""
+        for of_service in self.sides.values():
+            for side in of_service.values():
+                for domain in side.domains:
+                    yield domain, side.path
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "app": self.app,
+            "arrived": self.arrived,
+            "sides": {
+                name: {slot: asdict(side) for slot, side in sorted(of_service.items())}
+                for name, of_service in sorted(self.sides.items())
+            },
+            "addresses": {
+                name: {slot: list(each) for slot, each in sorted(of_service.items())}
+                for name, of_service in sorted(self.addresses.items())
+            },
+        }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Structure:
+        return cls(
+            app=told["app"],
+            arrived=told["arrived"],
+            sides={
+                name: {slot: _side(each) for slot, each in of_service.items()}
+                for name, of_service in told["sides"].items()
+            },
+            addresses={
+                name: {slot: tuple(each) for slot, each in of_service.items()}
+                for name, of_service in told["addresses"].items()
+            },
+        )
+
+
+def conflict(mine: Structure, others: Iterable[Structure]) -> tuple[str, str, str] | None:
+    """A domain and path of mine that another app serves, with that app's name."""
+    wanted = set(mine.claims())
+    for each in others:
+        if each.app == mine.app:
+            continue
+        for domain, path in each.claims():
+            if (domain, path) in wanted:
+                return domain, path, each.app
+    return None
+
+
+def _side(told: Mapping[str, Any]) -> Side:
+    return Side(
+        port=told["port"],
+        addresses=tuple(told["addresses"]),
+        domains=tuple(told["domains"]),
+        path=told["path"],
+        strip_path=told["strip_path"],
+    )

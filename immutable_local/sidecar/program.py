@@ -1,0 +1,621 @@
+"""imm's hands on the host: one session of the sidecar, standard library only.
+
+The command line sends this file through `docker exec` and speaks JSON lines with it: `{"id", "do", ...}` is
+answered by `{"id", "ok"}` or `{"id", "error"}`. So both ends are always of one version, and nothing has to be
+installed or upgraded on the host.
+
+The process is the lock: it holds flocks on open files, and is the only way to flip or to write the ledger.
+When its client is gone, or says nothing for HEARTBEAT_SECONDS, it ends, and all three end with it.
+"""
+
+import base64
+import contextlib
+import errno
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import sys
+import threading
+import time
+
+STATE = pathlib.Path("/imm/state/data")
+PROXY = pathlib.Path("/imm/proxy/data")
+HEARTBEAT_SECONDS = 10.0
+# A refused connection costs the application nothing, so it is tried again at once.
+REFUSED_PAUSE_SECONDS = 0.02
+KEPT_LOGS = 60
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}")
+
+held: dict[str, int] = {}
+checks: dict[int, "Check"] = {}
+last_heard = time.monotonic()
+speaking = threading.Lock()
+
+
+class Refusal(Exception):
+    """What the client is told instead of an answer."""
+
+    def __init__(self, kind, **facts):
+        super().__init__(kind)
+        self.told = {"kind": kind, **facts}
+
+
+def named(name):
+    """A name that is safe as one part of a path."""
+    if not NAME.fullmatch(name):
+        raise Refusal("bad_name", name=name)
+    return name
+
+
+def now():
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
+
+
+# Files: whole or not at all
+
+
+def write_whole(path, content, mode=0o644):
+    """Write under a temporary name, sync, rename: a crash leaves the old content or the new, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".new-{os.getpid()}-{threading.get_ident()}-{path.name}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        os.rename(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path):
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_json(path):
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, NotADirectoryError) as broken:
+        raise Refusal("broken_file", path=str(path), reason=str(broken)) from broken
+
+
+def dump(value):
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+# Locks
+
+
+def lock(name, who, wait=0.0):
+    """Take a lock, waiting `wait` seconds at most; refused with who holds it, from where, since when."""
+    if name in held:
+        return True
+    path = STATE / "locks" / named(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = os.pread(fd, 65536, 0)
+                os.close(fd)
+                raise Refusal("locked", holder=json.loads(holder) if holder.strip() else {}) from None
+            time.sleep(0.02)
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, dump({**who, "since": now()}), 0)
+    held[name] = fd
+    return True
+
+
+def unlock(name):
+    fd = held.pop(name, None)
+    if fd is not None:
+        os.ftruncate(fd, 0)
+        os.close(fd)
+
+
+def need(name):
+    """Whoever writes holds the lock: a client that lost it can do no harm."""
+    if name not in held:
+        raise Refusal("not_locked", name=name)
+
+
+# What is known of an app
+
+
+def app_state(app):
+    """Everything that a deployment has to know before it begins, in one answer."""
+    named(app)
+    live = PROXY / "apps" / app / "live"
+    return {
+        "live": read_json(live / "release.json"),
+        "structure": read_json(PROXY / "apps" / app / "structure.json"),
+        "doing": read_json(STATE / "doing" / f"{app}.json"),
+        "origin": read_json(STATE / "origins" / f"{app}.json"),
+        "secrets": secret_list(app),
+        "ledger": ledger_read(app),
+    }
+
+
+def structures():
+    """Every app's routes, as they were last written."""
+    found = {}
+    folder = PROXY / "apps"
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        told = read_json(path / "structure.json")
+        if told is not None:
+            found[path.name] = told
+    return found
+
+
+def live_releases():
+    """Which release of each app is live."""
+    folder = PROXY / "apps"
+    return {
+        path.name: read_json(path / "live" / "release.json")
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
+    }
+
+
+def doing_write(app, told):
+    need(f"app-{app}")
+    write_whole(STATE / "doing" / f"{named(app)}.json", dump(told))
+
+
+def doing_clear(app):
+    need(f"app-{app}")
+    (STATE / "doing" / f"{named(app)}.json").unlink(missing_ok=True)
+
+
+def origin_write(app, told):
+    need(f"app-{app}")
+    write_whole(STATE / "origins" / f"{named(app)}.json", dump(told))
+
+
+# The ledger: one record a file, its content's hash in its name
+
+
+def ledger_append(app, record):
+    need(f"app-{app}")
+    folder = STATE / "ledger" / named(app)
+    numbers = [int(name[:8]) for name in os.listdir(folder) if name[:8].isdigit()] if folder.is_dir() else []
+    number = max(numbers, default=0) + 1
+    content = dump({**record, "number": number, "at": now()})
+    write_whole(folder / f"{number:08d}-{hashlib.sha256(content).hexdigest()[:16]}.json", content)
+    return number
+
+
+def ledger_read(app):
+    folder = STATE / "ledger" / named(app)
+    records = []
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        if not name[:8].isdigit():
+            continue
+        content = (folder / name).read_bytes()
+        if hashlib.sha256(content).hexdigest()[:16] != name[9:25]:
+            raise Refusal(
+                "broken_file", path=str(folder / name), reason="its content is not what was written"
+            )
+        records.append(json.loads(content))
+    return records
+
+
+def apps():
+    """Every app that the ledger or the proxy knows."""
+    known = set()
+    for folder in (STATE / "ledger", PROXY / "apps"):
+        known |= set(os.listdir(folder)) if folder.is_dir() else set()
+    return sorted(known)
+
+
+# The live link
+
+
+def point(app, flags, release):
+    """Make a release live: a new generation beside the old, then one rename. Returns its number and the moment."""
+    need(f"app-{app}")
+    folder = PROXY / "apps" / named(app)
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = [int(name[4:]) for name in os.listdir(folder) if re.fullmatch(r"gen-\d+", name)]
+    generation = max(numbers, default=0) + 1
+    path = folder / f"gen-{generation}"
+    path.mkdir()
+    for flag in flags:
+        (path / named(flag)).touch()
+    write_whole(path / "release.json", dump(release))
+    link = folder / f".live-{generation}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(path.name)
+    sync_folder(folder)
+    os.rename(link, folder / "live")
+    flipped = now()
+    sync_folder(folder)
+    for number in numbers:
+        shutil.rmtree(folder / f"gen-{number}", ignore_errors=True)
+    return {"generation": generation, "at": flipped}
+
+
+def unpoint(app):
+    """Nothing of this app is live any more."""
+    need(f"app-{app}")
+    folder = PROXY / "apps" / named(app)
+    (folder / "live").unlink(missing_ok=True)
+    if folder.is_dir():
+        sync_folder(folder)
+
+
+def structure_write(app, told):
+    need(f"app-{app}")
+    need("host")
+    write_whole(PROXY / "apps" / named(app) / "structure.json", dump(told))
+
+
+def app_remove(app):
+    """Forget an app's routes and live link; its ledger, secrets and logs stay."""
+    need(f"app-{app}")
+    need("host")
+    shutil.rmtree(PROXY / "apps" / named(app), ignore_errors=True)
+
+
+def proxy_write(name, content):
+    need("host")
+    write_whole(PROXY / named(name), content.encode())
+
+
+def proxy_rename(old, new):
+    need("host")
+    os.rename(PROXY / named(old), PROXY / named(new))
+    sync_folder(PROXY)
+
+
+def proxy_read(name):
+    try:
+        return (PROXY / named(name)).read_text()
+    except FileNotFoundError:
+        return None
+
+
+# Health
+
+
+class Check(threading.Thread):
+    """Asks one instance again and again until it is healthy; remembers what it last saw."""
+
+    def __init__(self, target):
+        super().__init__(daemon=True)
+        self.target = target
+        self.healthy = False
+        self.stopped = False
+        self.seen = {}
+        self.last = None
+        self.changed = threading.Event()
+        self.ended = threading.Event()
+
+    def run(self):
+        while not self.stopped:
+            answer = ask(self.target)
+            if self.stopped:
+                break
+            self.last = answer
+            key = json.dumps(answer, sort_keys=True)
+            self.seen[key] = self.seen.get(key, 0) + 1
+            if answer.get("healthy"):
+                self.healthy = True
+                self.changed.set()
+                break
+            refused = answer.get("failed") in ("refused", "unreachable")
+            self.ended.wait(
+                min(REFUSED_PAUSE_SECONDS, self.target["interval"]) if refused else self.target["interval"]
+            )
+
+    def told(self):
+        seen = [{**json.loads(key), "times": times} for key, times in self.seen.items()]
+        return {"healthy": self.healthy, "last": self.last, "seen": seen[-8:]}
+
+
+def ask(target):
+    """One health check: the status, or why there is none."""
+    connection = http.client.HTTPConnection(target["address"], target["port"], timeout=target["timeout"])
+    try:
+        connection.request(
+            "GET", target["path"], headers={"Host": target["host"], "User-Agent": "imm-health-check"}
+        )
+        response = connection.getresponse()
+        low, high = target["status"]
+        told = {"status": response.status, "healthy": low <= response.status <= high}
+        if response.getheader("Location"):
+            told["location"] = response.getheader("Location")[:500]
+        return told
+    except TimeoutError:
+        return {"failed": "timeout"}
+    except ConnectionRefusedError:
+        return {"failed": "refused"}
+    except (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected):
+        return {"failed": "closed"}
+    except (http.client.HTTPException, ValueError) as strange:
+        return {"failed": "not_http", "detail": f"{type(strange).__name__}: {strange}"[:200]}
+    except OSError as failed:
+        if failed.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+            return {"failed": "unreachable"}
+        return {"failed": "error", "detail": str(failed)}
+    finally:
+        connection.close()
+
+
+def check_begin(targets):
+    """Begin to ask each target until it is healthy; returns the checks' numbers."""
+    begun = []
+    for target in targets:
+        number = len(checks) + 1
+        checks[number] = Check(target)
+        checks[number].start()
+        begun.append(number)
+    return begun
+
+
+def check_poll(numbers, wait):
+    """What each check has seen; returns as soon as all are healthy, after `wait` seconds at the latest."""
+    deadline = time.monotonic() + wait
+    for number in numbers:
+        checks[number].changed.wait(max(0.0, deadline - time.monotonic()))
+    return [checks[number].told() for number in numbers]
+
+
+def check_end(numbers):
+    for number in numbers:
+        checks[number].stopped = True
+        checks[number].ended.set()
+    return [checks[number].told() for number in numbers]
+
+
+def ask_all(targets):
+    """Ask each target once, side by side."""
+    answers = [None] * len(targets)
+
+    def answer(index, target):
+        answers[index] = ask(target)
+
+    threads = [threading.Thread(target=answer, args=each, daemon=True) for each in enumerate(targets)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+# The proxy's private sockets
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def through(sock, path, host="localhost", timeout=5.0):
+    """One request through a socket of the proxy's: its status, headers and the begin of its body, or why not."""
+    connection = UnixConnection(str(PROXY / "run" / named(sock)), timeout)
+    try:
+        connection.request("GET", path, headers={"Host": host, "User-Agent": "imm-confirm"})
+        response = connection.getresponse()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        # A stream never ends: what the headers say is enough for those who ask for a path of an application's.
+        body = response.read(4096).decode(errors="replace") if host == "localhost" else ""
+        return {"status": response.status, "headers": headers, "body": body}
+    except (OSError, http.client.HTTPException) as failed:
+        return {"failed": type(failed).__name__, "detail": str(failed)}
+    finally:
+        connection.close()
+
+
+def confirm(sock, requests, seconds):
+    """Ask through the proxy until each request was answered by one of its addresses; returns what is missing.
+
+    The proxy says on this socket alone which upstream answered, so the proof is the address, not a status.
+    """
+    deadline = time.monotonic() + seconds
+    missing = list(requests)
+    last = {}
+    while missing:
+        request = missing[0]
+        last = through(sock, request["path"], request["host"], request["timeout"])
+        answered = last.get("headers", {}).get("x-imm-upstream", "").split(", ")[-1]
+        if answered in request["addresses"]:
+            missing.pop(0)
+        elif time.monotonic() >= deadline:
+            return {"missing": missing, "last": last}
+        else:
+            time.sleep(0.005)
+    return {"missing": [], "last": last}
+
+
+def loaded(sock, generation, seconds):
+    """Wait until the proxy serves the configuration of that name; three answers in a row, as workers overlap."""
+    deadline = time.monotonic() + seconds
+    in_a_row = 0
+    while in_a_row < 3:
+        answer = through(sock, "/generation")
+        in_a_row = in_a_row + 1 if answer.get("body", "").strip() == generation else 0
+        if in_a_row == 0:
+            if time.monotonic() >= deadline:
+                return {"loaded": False, "last": answer}
+            time.sleep(0.01)
+    return {"loaded": True}
+
+
+def idle(sock, keys, seconds):
+    """Wait until nothing is in flight for the keys, as the proxy counts; returns those that still are busy."""
+    deadline = time.monotonic() + seconds
+    busy = list(keys)
+    while True:
+        busy = [key for key in busy if through(sock, f"/idle/{key}").get("status") != 204]
+        if not busy or time.monotonic() >= deadline:
+            return busy
+        time.sleep(0.02)
+
+
+# Secrets: files of this volume alone, never in a record
+
+
+def secret_path(app, name):
+    return STATE / "secrets" / named(app) / named(name)
+
+
+def secret_set(app, name, value):
+    """Keep a secret; returns whether it changed. Its version says that it changed, and nothing of what it is."""
+    need(f"app-{app}")
+    before = read_json(secret_path(app, name))
+    if before is not None and before["value"] == value:
+        return False
+    version = hashlib.sha256(os.urandom(16)).hexdigest()[:12]
+    secret_path(app, name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_whole(secret_path(app, name), dump({"value": value, "version": version, "since": now()}), 0o600)
+    return True
+
+
+def secret_list(app):
+    folder = STATE / "secrets" / named(app)
+    found = {}
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        if not name.startswith(".new-"):
+            told = read_json(folder / name)
+            found[name] = {"version": told["version"], "since": told["since"]}
+    return found
+
+
+def secret_values(app, names):
+    """The values themselves, for the client that hands them to an instance."""
+    need(f"app-{app}")
+    told = {name: read_json(secret_path(app, name)) for name in names}
+    return {name: each["value"] for name, each in told.items() if each is not None}
+
+
+def secret_remove(app, name):
+    need(f"app-{app}")
+    path = secret_path(app, name)
+    existed = path.exists()
+    path.unlink(missing_ok=True)
+    return existed
+
+
+# Logs of instances that are gone
+
+
+def log_keep(app, name, content):
+    """Keep the log of an instance (base64); the oldest go when there are more than KEPT_LOGS."""
+    need(f"app-{app}")
+    folder = STATE / "logs" / named(app)
+    write_whole(folder / f"{named(name)}.log", base64.b64decode(content))
+    kept = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)
+    for path in kept[:-KEPT_LOGS]:
+        path.unlink(missing_ok=True)
+
+
+def log_list(app):
+    folder = STATE / "logs" / named(app)
+    kept = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns) if folder.is_dir() else []
+    return [path.stem for path in kept]
+
+
+def log_read(app, name):
+    try:
+        return base64.b64encode((STATE / "logs" / named(app) / f"{named(name)}.log").read_bytes()).decode()
+    except FileNotFoundError:
+        return None
+
+
+# The session
+
+
+def hello():
+    """What the client must know first: whether this sidecar still shares the proxy's network."""
+    free = shutil.disk_usage(STATE).free
+    return {
+        "interfaces": [name for _, name in socket.if_nameindex() if name != "lo"],
+        "free": free,
+        "at": now(),
+    }
+
+
+def beat():
+    return True
+
+
+ASKED = {
+    each.__name__: each
+    for each in (
+        hello, beat, lock, unlock, app_state, structures, live_releases, apps, doing_write, doing_clear, origin_write,
+        ledger_append, ledger_read, point, unpoint, structure_write, app_remove, proxy_write, proxy_rename, proxy_read,
+        check_begin, check_poll, check_end, ask_all, confirm, loaded, idle, through,
+        secret_set, secret_list, secret_values, secret_remove, log_keep, log_list, log_read,
+    )
+}  # fmt: skip
+
+
+def answer(request):
+    number = request.pop("id")
+    try:
+        told = {"id": number, "ok": ASKED[request.pop("do")](**request)}
+    except Refusal as refusal:
+        told = {"id": number, "error": refusal.told}
+    except OSError as failed:
+        kind = "disk_full" if failed.errno in (errno.ENOSPC, errno.EDQUOT) else "os"
+        told = {
+            "id": number,
+            "error": {"kind": kind, "reason": str(failed), "path": str(failed.filename or "")},
+        }
+    except Exception as failed:
+        told = {"id": number, "error": {"kind": "bug", "reason": f"{type(failed).__name__}: {failed}"}}
+    with speaking:
+        sys.stdout.buffer.write(json.dumps(told).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def end_when_silent():
+    """A client that froze holds nothing: what it held is free again after HEARTBEAT_SECONDS."""
+    while True:
+        silent = time.monotonic() - last_heard
+        if silent > HEARTBEAT_SECONDS:
+            os._exit(3)
+        time.sleep(max(0.05, HEARTBEAT_SECONDS - silent))
+
+
+def main():
+    global last_heard
+    os.umask(0o022)
+    with contextlib.suppress(OSError):
+        (STATE / "locks").mkdir(parents=True, exist_ok=True)
+    threading.Thread(target=end_when_silent, daemon=True).start()
+    for line in sys.stdin.buffer:
+        last_heard = time.monotonic()
+        threading.Thread(target=answer, args=(json.loads(line),), daemon=True).start()
+    # Nothing in the middle of a write is waited for: every write is whole or not at all.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

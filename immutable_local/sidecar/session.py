@@ -1,0 +1,168 @@
+"""The session that drives the sidecar: a lock while it lives, and the only way to flip or to write the ledger."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from immutable_local.engine import Engine
+from immutable_local.errors import ImmError, Locked, SessionLost
+
+HEARTBEAT_SECONDS = 2.0
+ANSWER_SECONDS = 30.0
+STDOUT = 1
+PROGRAM = Path(__file__).with_name("program.py")
+# Reads the program from standard input: nothing of it stands in an argument list or on the host's disk.
+START = (
+    "import sys;"
+    "program=sys.stdin.buffer.read(int(sys.stdin.buffer.readline()));"
+    "exec(compile(program,'sidecar','exec'),{'__name__':'__main__'})"
+)
+
+
+class Session:
+    """One `exec` of the sidecar's program. Asking is safe from several threads."""
+
+    def __init__(self, engine: Engine, sidecar: str) -> None:
+        # The SDK's object closes the connection when it is collected: it is kept as long as the session.
+        self._attached = engine.attach(sidecar, ["python3", "-ISB", "-c", START])
+        self._socket = getattr(self._attached, "_sock", self._attached)
+        self._socket.settimeout(None)
+        self._answers: dict[int, Future[Any]] = {}
+        self._number = 0
+        self._sending = threading.Lock()
+        self._ended = threading.Event()
+        self._complaint = ""
+        program = PROGRAM.read_bytes()
+        self._socket.sendall(b"%d\n%s" % (len(program), program))
+        threading.Thread(target=self._read, daemon=True, name="imm-session").start()
+        threading.Thread(target=self._beat, daemon=True, name="imm-heartbeat").start()
+
+    def ask(self, do: str, *, within: float = ANSWER_SECONDS, **told: Any) -> Any:
+        """One thing asked of the sidecar, and its answer, waited for `within` seconds at most.
+
+        Raises Locked, SessionLost, or ImmError with what the sidecar said.
+        """
+        answer: Future[Any] = Future()
+        with self._sending:
+            if self._ended.is_set():
+                raise self._lost(do)
+            self._number += 1
+            self._answers[self._number] = answer
+            line = json.dumps({"id": self._number, "do": do, **told}).encode() + b"\n"
+            try:
+                self._socket.sendall(line)
+            except OSError as cut:
+                raise self._lost(do) from cut
+        try:
+            return answer.result(timeout=within)
+        except TimeoutError as late:
+            self.close()
+            raise SessionLost(
+                f"the sidecar did not answer within {within:.0f} s ({do})",
+                hint="run the command again: it first sweeps what this one left",
+            ) from late
+
+    def close(self) -> None:
+        self._ended.set()
+        with suppress(OSError):
+            # Closing alone would not wake the thread that reads.
+            self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self) -> None:
+        buffer = b""
+        try:
+            while True:
+                stream, content = self._frame()
+                if stream != STDOUT:
+                    self._complaint = (self._complaint + content.decode(errors="replace"))[-4000:]
+                    continue
+                *lines, buffer = (buffer + content).split(b"\n")
+                for line in lines:
+                    self._settle(json.loads(line))
+        except (OSError, EOFError, ValueError):
+            pass
+        finally:
+            self._ended.set()
+            for number in list(self._answers):
+                self._answers.pop(number).set_exception(self._lost("answer"))
+
+    def _frame(self) -> tuple[int, bytes]:
+        stream, length = struct.unpack(">BxxxL", self._exactly(8))
+        return stream, self._exactly(length)
+
+    def _exactly(self, length: int) -> bytes:
+        parts = []
+        while length:
+            part = self._socket.recv(min(length, 65536))
+            if not part:
+                raise EOFError
+            parts.append(part)
+            length -= len(part)
+        return b"".join(parts)
+
+    def _settle(self, told: Mapping[str, Any]) -> None:
+        answer = self._answers.pop(told["id"], None)
+        if answer is None:
+            return
+        if "error" in told:
+            answer.set_exception(_refused(told["error"]))
+        else:
+            answer.set_result(told["ok"])
+
+    def _beat(self) -> None:
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            try:
+                self.ask("beat")
+            except ImmError:
+                return
+
+    def _lost(self, do: str) -> SessionLost:
+        return SessionLost(
+            f"the connection to the sidecar ended ({do})",
+            details=self._complaint.strip().splitlines()[-5:],
+            hint="run the command again: it first sweeps what this one left",
+        )
+
+
+def _refused(told: Mapping[str, Any]) -> ImmError:
+    kind = told["kind"]
+    if kind == "locked":
+        holder = told["holder"]
+        return Locked(
+            f"{holder.get('command', 'another deployment')} by {holder.get('by', 'somebody')} holds the lock"
+            f" since {holder.get('since', 'just now')}",
+            hint="wait for it with --wait 5m; if its client is gone, the lock frees itself within 10 s",
+        )
+    if kind == "disk_full":
+        return ImmError(
+            f"the disk under imm's state is full ({told['path']})",
+            code="disk_full",
+            hint="free space on the engine's host (imm prune, docker system df), then run the command again",
+        )
+    if kind == "broken_file":
+        return ImmError(
+            f"{told['path']} in imm's state volume is broken: {told['reason']}",
+            code="broken_state",
+            hint="move that file away (docker exec imm-sidecar ...), then run the command again",
+        )
+    if kind == "not_locked":
+        return SessionLost("the lock was lost", hint="run the command again")
+    return ImmError(f"the sidecar refused: {told.get('reason') or told}", code="sidecar_refused")

@@ -1,0 +1,145 @@
+"""What is live, as the contract's JSON has it. Takes no lock and changes nothing."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from immutable_local import health, ledger, secret
+from immutable_local.app import App
+from immutable_local.engine import Container, Engine
+from immutable_local.host import Asked, Host, attach, find
+from immutable_local.instance import Instance
+from immutable_local.observed import Observed, observe
+
+HEALTH_SECONDS = 2.0
+
+
+def of_app(engine: Engine, app: App) -> dict[str, Any]:
+    """The app's status; `live` is None when it isn't deployed."""
+    host = attach(engine)
+    with ExitStack() as ending:
+        if host is not None:
+            ending.callback(host.close)
+        found = observe(engine, host.session if host else None, app.name)
+        live = found.live
+        release = found.live_release
+        told: dict[str, Any] = {"app": app.name, "live": None, "services": {}, "urls": []}
+        if live is not None:
+            told["live"] = {
+                "release": live.release,
+                "image": live.image,
+                "git": live.git,
+                "since": live.since,
+                "identity": live.identity,
+            }
+            told["services"] = _services(engine, host, found)
+            shown = release.app if release else app
+            asked = host.asked if host else Asked()
+            told["urls"] = [
+                asked.url(domain, each.path)
+                for each in shown.services
+                if each.takes_traffic
+                for domain in each.domains
+            ]
+        told["revertable"] = found.revertable
+        proxy = of_proxy(engine, host)
+        told["proxy"] = None if proxy["state"] == "absent" else {key: proxy[key] for key in ("kind", "state")}
+        return told
+
+
+def of_proxy(engine: Engine, host: Host | None = None) -> dict[str, Any]:
+    """The host's proxy: its kind, state, address, and the apps that are live behind it."""
+    found = find(engine)
+    proxy = found.get("proxy")
+    if proxy is None:
+        return {"kind": None, "state": "absent", "bind": None, "port": None, "apps": []}
+    if host is None:
+        mine = attach(engine)
+        if mine is not None:
+            with ExitStack() as ending:
+                ending.callback(mine.close)
+                return _proxy(proxy, mine)
+    return _proxy(proxy, host)
+
+
+def records_of(engine: Engine, app: str) -> list[dict[str, Any]]:
+    """The app's history, oldest first; empty where imm has no state."""
+    host = attach(engine)
+    if host is None:
+        return []
+    with ExitStack() as ending:
+        ending.callback(host.close)
+        return ledger.read(host.session, app)
+
+
+def secrets_of(engine: Engine, app: str) -> dict[str, Any]:
+    """Names of the app's secrets, and when each was last set."""
+    host = attach(engine)
+    if host is None:
+        return {}
+    with ExitStack() as ending:
+        ending.callback(host.close)
+        return secret.listed(host.session, app)
+
+
+def _proxy(proxy: Container, host: Host | None) -> dict[str, Any]:
+    import json
+
+    from immutable_local import labels as label
+
+    asked = Asked(**json.loads(proxy.labels[label.CONFIGURATION]))
+    apps = [name for name, live in host.session.ask("live_releases").items() if live] if host else []
+    return {
+        "kind": asked.kind,
+        "state": proxy.state,
+        "bind": asked.bind,
+        "port": asked.http_port,
+        "apps": apps,
+    }
+
+
+def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, list[dict[str, Any]]]:
+    assert found.live is not None
+    by_name = {each.name: each for each in found.containers}
+    release = found.live_release
+    told: dict[str, list[dict[str, Any]]] = {}
+    asking: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for name, service in found.live.services.items():
+        told[name] = []
+        for position, instance_name in enumerate(service.instances):
+            container = by_name.get(instance_name)
+            row: dict[str, Any] = {
+                "instance": instance_name,
+                "state": "gone",
+                "health": "none",
+                "started": "",
+            }
+            told[name].append(row)
+            if container is None:
+                continue
+            inspected = engine.inspect(container.id)
+            row["state"] = inspected["State"]["Status"]
+            row["started"] = inspected["State"]["StartedAt"][:23].rstrip("Z") + "Z"
+            side = found.structure.sides.get(name, {}).get(service.slot) if found.structure else None
+            address = side.addresses[position] if side and position < len(side.addresses) else None
+            asked = (
+                next((each for each in release.app.services if each.name == name), None) if release else None
+            )
+            row["health"] = (
+                "unhealthy"
+                if row["state"] != "running"
+                else ((inspected["State"].get("Health") or {}).get("Status") or "healthy")
+            )
+            if asked is None or row["state"] != "running":
+                continue
+            this = Instance(instance_name, container.id, asked, service.slot, address)
+            target = health.http_target(this) if health.command_of(this, inspected) is None else None
+            if target is not None:
+                target["timeout"] = min(target["timeout"], HEALTH_SECONDS)
+                asking.append((row, target))
+    if asking and host is not None:
+        answers = host.session.ask("ask_all", targets=[target for _, target in asking])
+        for (row, _), answer in zip(asking, answers, strict=True):
+            row["health"] = "healthy" if answer.get("healthy") else "unhealthy"
+    return told

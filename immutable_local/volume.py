@@ -1,0 +1,81 @@
+"""Named volumes: made when they are missing, never removed."""
+
+from __future__ import annotations
+
+import tarfile
+
+from immutable_local import labels as label
+from immutable_local.app import App, Service
+from immutable_local.engine import Engine, volume_mount
+from immutable_local.errors import ImmError
+
+
+def name_of(app: str, volume: str) -> str:
+    """A volume's name on the engine."""
+    return f"imm-{app}-{volume}"
+
+
+def ensure(engine: Engine, app: App, service: Service, image: str) -> list[str]:
+    """Make a service's volumes that aren't there; returns the names of those made.
+
+    Docker fills a new one with the image's files and their ownership at that path. Where the image has nothing
+    there the folder would be root's: it is given to the service's user. Raises ImmError for a volume that
+    isn't this app's.
+    """
+    made = []
+    for mount in service.volumes:
+        name = name_of(app.name, mount.volume)
+        found = engine.volume(name)
+        if found is not None:
+            if (found.get("Labels") or {}).get(label.APP) != app.name:
+                raise ImmError(
+                    f"there is a volume named {name} that imm did not make for {app.name}",
+                    code="name_taken",
+                    hint=f"rename volumes.{mount.volume}, or copy its data elsewhere and remove it by hand",
+                )
+            continue
+        engine.create_volume(name, {label.ROLE: "volume", label.APP: app.name})
+        made.append(name)
+        _give_to_user(engine, service, image, name, mount.path)
+    return made
+
+
+def user_ids(engine: Engine, container: str, user: str) -> tuple[int, int]:
+    """The numbers behind a user as Docker understands it: 'name', 'name:group', '1000', '1000:1000' or ''."""
+    name, _, group = user.partition(":")
+    if name.isdigit() and group.isdigit():
+        return int(name), int(group)
+    passwd = _entries(engine, container, "/etc/passwd")
+    name = name or "0"
+    uid = int(name) if name.isdigit() else int(passwd.get(name, ["", "", "0"])[2])
+    if not group:
+        return uid, next((int(each[3]) for each in passwd.values() if each[2] == str(uid)), 0)
+    if group.isdigit():
+        return uid, int(group)
+    return uid, int(_entries(engine, container, "/etc/group").get(group, ["", "", "0"])[2])
+
+
+def _give_to_user(engine: Engine, service: Service, image: str, name: str, path: str) -> None:
+    described = engine.image(image)
+    user = (
+        service.user
+        if service.user is not None
+        else str((described.config if described else {}).get("User") or "")
+    )
+    if user in ("", "0", "root", "0:0"):
+        return
+    folder, _, last = path.rstrip("/").rpartition("/")
+    with engine.task(image) as task:
+        if engine.has(task, path):
+            return
+        uid, gid = user_ids(engine, task, user)
+    with engine.task(image, [volume_mount(name, path)]) as task:
+        entry = tarfile.TarInfo(last)
+        entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o755, uid, gid
+        engine.put(task, folder or "/", [(entry, b"")])
+
+
+def _entries(engine: Engine, container: str, path: str) -> dict[str, list[str]]:
+    content = (engine.read(container, path) or b"").decode(errors="replace")
+    rows = [line.split(":") for line in content.splitlines()]
+    return {row[0]: row for row in rows if len(row) >= 4 and row[2].isdigit()}

@@ -1,0 +1,23 @@
+"""Waiting for a condition, with a deadline: the one place where imm pauses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T | None], seconds: float, pause: float) -> T | None:
+    """Ask until the answer isn't None, `seconds` at most, with `pause` seconds between; the last answer."""
+    retrying = Retrying(
+        stop=stop_after_delay(seconds),
+        wait=wait_fixed(pause),
+        retry=retry_if_result(lambda answer: answer is None),
+    )
+    try:
+        return retrying(condition)
+    except RetryError:
+        return None
