@@ -20,7 +20,6 @@ from immutable_local.errors import ImmError, NotFound, UsageError
 
 if TYPE_CHECKING:
     from immutable_local.app import App
-    from immutable_local.deploy import Options
     from immutable_local.engine import Engine
     from immutable_local.events import Result, Teller
     from immutable_local.render import Terminal
@@ -118,10 +117,11 @@ def plan(
 ) -> None:
     """Say what `up` would do and why; changes nothing."""
     from immutable_local import deploy
+    from immutable_local.deployment import Options
 
     app, folder = _app()
     tell = _teller(app.name)
-    decided, found = deploy.plan_up(_engine(), app, folder, deploy.Options(), tell)
+    decided, found = deploy.plan_up(_engine(), app, folder, Options(), tell)
     if asked.json:
         _print_json(
             {
@@ -159,9 +159,10 @@ def up(
 ) -> None:
     """Build, start beside, check health, flip, drain, retire. Nothing to do is a success."""
     from immutable_local import deploy
+    from immutable_local.deployment import Options
 
     app, folder = _app()
-    how = deploy.Options(wait=_seconds(wait), fresh=fresh, take_over=take_over)
+    how = Options(wait=_seconds(wait), fresh=fresh, take_over=take_over)
     _deploy(app.name, lambda tell: deploy.up(_engine(), app, folder, how, tell))
 
 
@@ -174,9 +175,10 @@ def revert(
 ) -> None:
     """Make an earlier release live again, code and settings of then."""
     from immutable_local import deploy
+    from immutable_local.deployment import Options
 
     app, _ = _app()
-    how = deploy.Options(wait=_seconds(wait))
+    how = Options(wait=_seconds(wait))
     _deploy(app.name, lambda tell: deploy.revert(_engine(), app.name, number, how, app.keep, tell))
 
 
@@ -184,9 +186,10 @@ def revert(
 def down(wait: Wait = "0s") -> None:
     """Take the app off this host; volumes, secrets and history stay."""
     from immutable_local import deploy
+    from immutable_local.deployment import Options
 
     app, _ = _app()
-    how = deploy.Options(wait=_seconds(wait))
+    how = Options(wait=_seconds(wait))
     _deploy(app.name, lambda tell: deploy.down(_engine(), app.name, how, tell))
 
 
@@ -206,7 +209,7 @@ def status() -> None:
         print(f"{app.name} is not deployed on this host")
     else:
         git = f", commit {live['git']}" if live["git"] else ""
-        print(f"release {live['release']} of {app.name} is live since {render.ago(live['since'])}{git}")
+        print(f"release {live['release']} of {app.name} is live, since {render.ago(live['since'])} ago{git}")
         rows = [
             [name, each["instance"], each["state"], each["health"], render.ago(each["started"])]
             for name, instances in told["services"].items()
@@ -264,11 +267,12 @@ def logs(
 def prune() -> None:
     """Remove old releases' images, of this app only; never a volume, never what is live."""
     from immutable_local import deploy
+    from immutable_local.deployment import Options
 
     app, _ = _app()
     tell = _teller(app.name)
     with _interruptible():
-        removed = deploy.prune_releases(_engine(), app.name, app.keep, deploy.Options(), tell)
+        removed = deploy.prune_releases(_engine(), app.name, app.keep, Options(), tell)
     if asked.json:
         _print_json({"app": app.name, "removed": removed})
     else:
@@ -471,9 +475,7 @@ def _globals_first(arguments: list[str]) -> list[str]:
     for word in words:
         if word == "--":
             rest += [word, *words]
-        elif word in ("--json", "--quiet", "-q", "--no-color", "--debug"):
-            front.append(word)
-        elif word.startswith("--file="):
+        elif word in ("--json", "--quiet", "-q", "--no-color", "--debug") or word.startswith("--file="):
             front.append(word)
         elif word == "--file" or (word == "-f" and "logs" not in rest):
             front += [word, *[value for value in [next(words, None)] if value is not None]]
@@ -528,9 +530,11 @@ def _deploy(app: str, command: Callable[[Teller], Result]) -> None:
         with _interruptible():
             result = command(tell)
     except (ImmError, KeyboardInterrupt) as failed:
-        error = failed if isinstance(failed, ImmError) else _interrupted()
+        error = failed if isinstance(failed, ImmError) else _interrupted(tell)
         if asked.json:
-            render.print_json(render.result_json(Result("failed", tell.release, None, tell.seconds, error=error), app))
+            render.print_json(
+                render.result_json(Result("failed", tell.release, None, tell.seconds, error=error), app)
+            )
             error.told = True
         raise error from failed
     if asked.json:
@@ -557,8 +561,16 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _interrupted() -> ImmError:
-    return ImmError("interrupted; what wasn't live is undone", code="interrupted", hint="imm status shows what is live")
+def _interrupted(tell: Teller) -> ImmError:
+    if tell.flipped is not None:
+        return ImmError(
+            f"interrupted after the flip: release {tell.flipped} is live",
+            code="interrupted",
+            hint="what is left to retire is swept by the next imm up, revert or prune",
+        )
+    return ImmError(
+        "interrupted; what wasn't live is undone", code="interrupted", hint="imm status shows what is live"
+    )
 
 
 def _with_lock(app: str, command: str, act: Callable[[Any], bool]) -> bool:

@@ -11,9 +11,11 @@ import io
 import json
 import os
 import tarfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from immutable_local.errors import EngineError, EngineRefused
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 REQUEST_SECONDS = 120
+# Starting a container that was created takes under a second; the engine's clock may differ by some.
+ABANDONED_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -290,6 +294,50 @@ class Engine:
             yield container
         finally:
             self.remove(container)
+
+    @contextmanager
+    def name_held(self, name: str, image: str, seconds: float) -> Iterator[None]:
+        """Hold a container's name, which only one can hold at a time; it is free again when this process ends.
+
+        The container reads its standard input, which this connection feeds: without it the container ends and is
+        removed. Raises EngineRefused (409) when somebody else still holds the name after `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                with asking_docker_to(f"create {name}"):
+                    made = self.client.create_container(
+                        image,
+                        ["cat"],
+                        name=name,
+                        entrypoint=[],
+                        stdin_open=True,
+                        labels={label.ROLE: "task"},
+                        host_config=self.client.create_host_config(auto_remove=True, network_mode="none"),
+                    )["Id"]
+                break
+            except EngineRefused as refused:
+                if refused.status != 409 or time.monotonic() > deadline:
+                    raise
+                self._remove_never_started(name)
+                time.sleep(0.05)
+        attached = self.client.attach_socket(made, {"stdin": 1, "stream": 1})
+        try:
+            with asking_docker_to(f"start {name}"):
+                self.client.start(made)
+            yield
+        finally:
+            attached.close()
+            self.remove(made)
+
+    def _remove_never_started(self, name: str) -> None:
+        """A holder that was killed between creating and starting leaves a container that never ends by itself."""
+        found = self.find(name)
+        if found is None or found["State"]["Status"] != "created":
+            return
+        created = datetime.fromisoformat(found["Created"][:19]).replace(tzinfo=UTC)
+        if datetime.now(UTC) - created > timedelta(seconds=ABANDONED_SECONDS):
+            self.remove(found["Id"])
 
     def leaving_processes(self, container: str, words: str) -> int:
         """How many of a container's processes carry these words in their title."""

@@ -74,6 +74,7 @@ class Teller:
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
         self.release: int | None = None
+        self.flipped: int | None = None  # the release that went live: what comes later can't fail it
         self.current = ""
         self.began = time.monotonic()
         self.at_step: Callable[[str], Any] = lambda step: None

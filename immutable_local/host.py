@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from immutable_local import labels as label
-from immutable_local import network
+from immutable_local import lock, network
 from immutable_local.engine import Container, Engine, endpoint, volume_mount
 from immutable_local.errors import EngineRefused, ImmError, ProxyError, UsageError
 from immutable_local.proxy import Proxy, choose
@@ -32,6 +32,9 @@ SIDECAR_UID = 10100
 PYTHON_IMAGES = ("imm.local/python:3.11", "python:3.11-slim")
 START_SECONDS = 20.0
 PROCESSES = 512
+# The name that whoever makes the host holds meanwhile.
+MAKING = "imm-making"
+MAKING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -84,28 +87,28 @@ def attach(engine: Engine) -> Host | None:
 def ensure(engine: Engine, report: Callable[[str], Any], change: Mapping[str, Any] | None = None) -> Host:
     """The host made ready: what is missing is made, what stopped is started.
 
-    `change` holds fields of Asked to change; `report` is told of undo steps that fail. A proxy that was asked to run otherwise is replaced, its apps stay.
-    Raises ImmError when a name or the port is taken, and then leaves nothing behind that wasn't there before.
+    `change` holds fields of Asked to change; `report` is told of undo steps that fail. A proxy that was asked to
+    run otherwise is replaced, its apps stay. Raises ImmError when a name or the port is taken, and then leaves
+    nothing behind that wasn't there before.
     """
-    found = find(engine)
-    asked = _asked(engine, found)
-    wanted = replace(asked, **(change or {}))
-    proxy = found.get("proxy")
-    if proxy is not None and wanted == asked and proxy.running and _runs(found.get("sidecar")):
-        host = _host(engine, proxy, found["sidecar"])
-        if host.session.ask("hello")["interfaces"]:
-            return host
-        # The proxy restarted by itself, and the sidecar is still in the network namespace it left.
-        host.close()
-        engine.restart(SIDECAR, grace=0)
-        return _ready(engine)
-    with Undo(report) as undo:
-        _make(engine, wanted, found, undo)
-        host = _ready(engine)
-        undo.by(host.close)
-        host.proxy.load(engine, host.session, host.structures(), settle=False)
-        undo.keep()
-    return host
+    ready = _ready_already(engine, change or {})
+    if ready is not None:
+        return ready
+    python = image_for(engine, PYTHON_IMAGES)
+    # Before there is a sidecar there is no lock of its: of several first deployments one makes the host.
+    with engine.name_held(MAKING, python, MAKING_SECONDS):
+        ready = _ready_already(engine, change or {})
+        if ready is not None:
+            return ready
+        with Undo(report) as undo:
+            found = find(engine)
+            _make(engine, replace(_asked(engine, found), **(change or {})), found, undo)
+            host = _ready(engine)
+            undo.by(host.close)
+            with lock.host(host.session, "proxy up"):
+                host.proxy.load(engine, host.session, host.structures(), settle=False)
+            undo.keep()
+        return host
 
 
 def checked(change: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -162,6 +165,23 @@ def image_for(engine: Engine, candidates: Sequence[str]) -> str:
             hint="where no registry answers, make setup in imm's own folder builds these images from packages",
         ) from refused
     return candidates[-1]
+
+
+def _ready_already(engine: Engine, change: Mapping[str, Any]) -> Host | None:
+    """The host when nothing has to be made; its sidecar restarted when the proxy left it behind."""
+    found = find(engine)
+    if not all(_runs(found.get(role)) for role in ("proxy", "sidecar")):
+        return None
+    host = _host(engine, found["proxy"], found["sidecar"])
+    if replace(host.asked, **change) != host.asked:
+        host.close()
+        return None
+    if host.session.ask("hello")["interfaces"]:
+        return host
+    # The proxy restarted by itself, and the sidecar is still in the network namespace it left.
+    host.close()
+    engine.restart(SIDECAR, grace=0)
+    return _ready(engine)
 
 
 def _runs(container: Container | None) -> bool:

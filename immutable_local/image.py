@@ -104,7 +104,9 @@ def seal(engine: Engine, release: Release, number: int, source: str | None) -> R
         labels[label.SOURCE] = source
     base = release.pins[""].id if "" in release.pins else "scratch"
     # One instruction: the builder makes an image of each.
-    dockerfile = f"FROM {base}\nLABEL " + " \\\n ".join(_quoted(key, value) for key, value in labels.items()) + "\n"
+    dockerfile = (
+        f"FROM {base}\nLABEL " + " \\\n ".join(_quoted(key, value) for key, value in labels.items()) + "\n"
+    )
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         entry = tarfile.TarInfo("Dockerfile")
@@ -304,6 +306,10 @@ def _build_by_api(engine: Engine, app: App, folder: Path, tell: Teller, fresh: b
 
 
 def _build_failed(lines: list[str]) -> BuildFailed:
+    # BuildKit names each step's digest on a line of its own: nobody corrects a Dockerfile by it.
+    lines = [
+        line for line in lines if line.strip() and not re.fullmatch(r"#\d+ sha256:[0-9a-f]+", line.strip())
+    ]
     return BuildFailed(
         "the image could not be built",
         details=["last lines of the builder's output:", *(f"  {line}" for line in lines[-SHOWN_LINES:])],

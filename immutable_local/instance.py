@@ -21,6 +21,7 @@ KEPT_LOG_LINES = 2000
 KEPT_LOG_BYTES = 256 * 1024
 TMP_OPTIONS = "rw,nosuid,nodev,mode=1777"
 HOST_NAME_LIMIT = 63
+KILLED = 128 + 9
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ def start(
     image = release.image_of(service)
     mounts = [volume_mount(volume.name_of(app, each.volume), each.path) for each in service.volumes]
     tmpfs = (
-        {path: TMP_OPTIONS for path in ("/tmp", *service.tmpfs)}
+        dict.fromkeys(("/tmp", *service.tmpfs), TMP_OPTIONS)
         if service.read_only
-        else {path: TMP_OPTIONS for path in service.tmpfs}
+        else dict.fromkeys(service.tmpfs, TMP_OPTIONS)
     )
     network_name = network.app_network(app)
     container = engine.create(
@@ -109,15 +110,18 @@ def discard(engine: Engine, session: Session, app: str, container: str, name: st
     engine.remove(container)
 
 
-def retire(engine: Engine, session: Session, app: str, container: str, name: str, grace: float) -> None:
-    """SIGTERM, `grace` seconds, SIGKILL; its log is kept, then it is removed."""
+def retire(engine: Engine, session: Session, app: str, container: str, name: str, grace: float) -> bool:
+    """SIGTERM, `grace` seconds, SIGKILL; its log is kept, then it is removed. Returns whether it heeded SIGTERM."""
+    heeded = True
     try:
         engine.stop(container, grace)
+        heeded = engine.inspect(container)["State"]["ExitCode"] != KILLED
     except EngineRefused as refused:
         if refused.status != 404:
             raise
     keep_log(engine, session, app, container, name)
     engine.remove(container)
+    return heeded
 
 
 def keep_log(engine: Engine, session: Session, app: str, container: str, name: str) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from immutable_local import image, labels as label
+from immutable_local import image
+from immutable_local import labels as label
 from immutable_local.engine import Container, Engine
 from immutable_local.release import Release, unseal, way_back
 from immutable_local.routes import Slot, Structure

@@ -80,11 +80,10 @@ def _complete_ledger(host: Host, observed: Observed) -> None:
     live = observed.live.release if observed.live else None
     recorded = observed.way_back[-1] if observed.way_back else None
     doing = observed.doing or {}
-    if live is not None and live != recorded:
+    if observed.live is not None and live != recorded:
         event = "reverted" if doing.get("command") == "revert" else "went_live"
-        ledger.append(
-            host.session, observed.app, event, release=live, previous=recorded, git=observed.live.git
-        )  # type: ignore[union-attr]
+        git = observed.live.git
+        ledger.append(host.session, observed.app, event, release=live, previous=recorded, git=git)
     if observed.doing is not None:
         step = doing.get("step", "the begin")
         found = f"found release {live} live" if live is not None else "found nothing live"
@@ -93,7 +92,7 @@ def _complete_ledger(host: Host, observed: Observed) -> None:
             observed.app,
             "interrupted",
             release=doing.get("release"),
-            error=f"{doing.get('command', 'a command')} by {doing.get('by')} was interrupted at {step}; {found}",
+            error=f"{doing.get('command')} by {doing.get('by')} was interrupted at {step}; {found}",
         )
 
 

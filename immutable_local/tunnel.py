@@ -62,7 +62,7 @@ def forward(url: str) -> str:
     raise EngineError(
         f"no connection to {url}",
         details=said[-5:] or [f"ssh was not connected after {CONNECT_SECONDS:.0f} s"],
-        hint=f"try it by hand: ssh {asked.hostname} docker version (a key or an agent is needed: nothing is asked here)",
+        hint=f"try it by hand: ssh {asked.hostname} (a key or an agent is needed: nothing is asked here)",
     )
 
 

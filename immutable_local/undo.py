@@ -1,4 +1,4 @@
-"""What was begun is undone in reverse order when it fails; an undo step never hides the error that caused it."""
+"""What was begun is undone in reverse order; an undo step never hides the error that caused it."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ def name_of(app: str, volume: str) -> str:
 def ensure(engine: Engine, app: App, service: Service, image: str) -> list[str]:
     """Make a service's volumes that aren't there; returns the names of those made.
 
-    Docker fills a new one with the image's files and their ownership at that path. Where the image has nothing
-    there the folder would be root's: it is given to the service's user. Raises ImmError for a volume that
-    isn't this app's.
+    Docker fills a new one with the image's files and their ownership at that path. Where the image has
+    nothing there the folder would be root's: it is given to the service's user. Raises ImmError for a volume
+    that isn't this app's.
     """
     made = []
     for mount in service.volumes:

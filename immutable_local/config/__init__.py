@@ -1,7 +1,7 @@
 """imm.toml → App: every key is checked before anything is touched.
 
-`keys` says what each key may be, `contradictions` what can't go together, and here the file is read, the app put
-together, and what is wrong told with the key's path, its line, and what was meant.
+`keys` says what each key may be, `contradictions` what can't go together. Here the file is read, the app put
+together, and what is wrong told: the key's path, its line, what was meant.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from types import MappingProxyType
 from typing import Any
 
 from immutable_local.app import App, Build, Mount, Service, Volume
-from immutable_local.config import env_file, keys
+from immutable_local.config import env_file, keys, values
 from immutable_local.config.contradictions import between_keys, between_services
 from immutable_local.config.findings import Finding, Findings, KeyPath, Wrong
 from immutable_local.config.kinds import meant, shown
 from immutable_local.config.lines import key_lines, nearest
 from immutable_local.config.tables import ENTRIES
-from immutable_local.errors import ConfigError
+from immutable_local.errors import ConfigError, UsageError
 
 MOST_BYTES = 1_000_000
 MOST_DETAILS = 20
@@ -41,6 +41,14 @@ def read(path: Path) -> App:
         raise _config_error(wrong, text, path.name) from None
 
 
+def check_secret_name(name: str) -> None:
+    """Raises `UsageError` for what can't be a secret's name."""
+    try:
+        values.SECRET_NAME.read(name)
+    except Wrong as wrong:
+        raise UsageError(f"the name of a secret {wrong.findings[0].what}") from None
+
+
 def _text(path: Path, *, what: str) -> str:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -53,9 +61,10 @@ def _text(path: Path, *, what: str) -> str:
         raise ConfigError(f"there is no {what} in {shown(str(path.parent.absolute()))}", hint=hint) from None
     except (OSError, ValueError) as refused:
         reason = getattr(refused, "strerror", None) or str(refused)
-        raise ConfigError(f"{what} can't be read: {reason}", hint="check its path and permissions") from refused
+        raise ConfigError(f"{what} can't be read: {reason}", hint="check its permissions") from refused
     if len(content) > MOST_BYTES:
-        raise ConfigError(f"{what} is larger than {MOST_BYTES // 1_000_000} MB", hint="is this the right file?")
+        hint = "is this the right file?"
+        raise ConfigError(f"{what} is larger than {MOST_BYTES // 1_000_000} MB", hint=hint)
     if content.startswith(b"\xef\xbb\xbf"):
         raise ConfigError(f"{what} starts with a byte order mark", hint="save it as UTF-8 without BOM")
     try:
@@ -120,8 +129,12 @@ def _environment_in(file: str, folder: Path) -> dict[str, str]:
         raise Wrong(Finding(refused.message, "write the file, or correct its name")) from None
     except Wrong as wrong:
         # An entry of the file has no line in imm.toml: its name goes into the text.
-        told = (": ".join([shown(file), *map(str, finding.path), finding.what]) for finding in wrong.findings)
-        raise Wrong(*(Finding(what, wrong.findings[0].hint) for what in told)) from None
+        raise Wrong(*(_inlined(finding, shown(file)) for finding in wrong.findings)) from None
+
+
+def _inlined(finding: Finding, file: str) -> Finding:
+    parts = [file, _told_path(finding.path), finding.what]
+    return Finding(": ".join(part for part in parts if part), finding.hint)
 
 
 def _volumes(declared: Mapping[str, Any], services: Mapping[str, Any]) -> tuple[Volume, ...]:
@@ -142,24 +155,22 @@ def _volumes(declared: Mapping[str, Any], services: Mapping[str, Any]) -> tuple[
 
 
 def _build(given: Mapping[str, Any], folder: Path) -> Build:
-    """The build with paths from imm.toml's folder on; as in Compose, `dockerfile` is told from the context on."""
+    """The build; `context` is told from imm.toml on, and `dockerfile` from the context on, as in Compose."""
     findings = Findings()
     settings = dict(given)
-    context = folder
     with findings.at("context"):
         context = _inside(folder, given.get("context", "."))
         if not os.path.isdir(context):
-            raise Wrong(Finding(f"there is no folder {shown(given['context'])}", "it is told from imm.toml on"))
-        settings["context"] = _from(folder, context)
+            raise Wrong(Finding(f"there is no folder {shown(given['context'])}", "correct the path"))
+        settings["context"] = context.relative_to(os.path.realpath(folder)).as_posix()
     findings.settle()
     with findings.at("dockerfile"):
-        told = given.get("dockerfile", "Dockerfile")
-        dockerfile = _inside(folder, os.path.join(context, told))
-        if not os.path.isfile(dockerfile):
-            suggestion = meant(told, _names_in(context))
-            hint = "write a Dockerfile, name it with build.dockerfile, or give each service an image"
-            raise Wrong(Finding(f"there is no file {shown(_from(folder, dockerfile))}{suggestion}", hint))
-        settings["dockerfile"] = _from(folder, dockerfile)
+        settings["dockerfile"] = os.path.normpath(given.get("dockerfile", "Dockerfile"))
+        dockerfile = os.path.normpath(os.path.join(settings["context"], settings["dockerfile"]))
+        if not os.path.isfile(_inside(folder, dockerfile)):
+            what = f"there is no file {shown(dockerfile)}"
+            hint = "write a Dockerfile, name yours with build.dockerfile, or give each service an image"
+            raise Wrong(Finding(what + meant(settings["dockerfile"], _names_in(context)), hint))
     findings.settle()
     if "args" in settings:
         settings["args"] = MappingProxyType(settings["args"])
@@ -170,12 +181,9 @@ def _inside(folder: Path, told: str) -> Path:
     """The path that `told` leads to from `folder` on, links followed; it must not lead out of the folder."""
     real = Path(os.path.realpath(folder / told))
     if not real.is_relative_to(os.path.realpath(folder)):
-        raise Wrong(Finding(f"{shown(told)} lies outside of the folder of imm.toml", "move or copy it into the folder"))
+        hint = "move or copy it into the folder"
+        raise Wrong(Finding(f"{shown(told)} lies outside of the folder of imm.toml", hint))
     return real
-
-
-def _from(folder: Path, path: Path) -> str:
-    return path.relative_to(os.path.realpath(folder)).as_posix()
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -19,7 +19,7 @@ def between_keys(given: Mapping[str, Any]) -> None:
     for key in ("domains", "path", "strip_path"):
         with findings.at(key):
             if key in given and "port" not in given:
-                raise Wrong(Finding("a service without a port takes no traffic", "add the port it listens on"))
+                raise Wrong(Finding("a service without a port takes no traffic", "add its port"))
     with findings.at("healthcheck", "path"):
         if "healthcheck" in given and given["healthcheck"].path is not None and "port" not in given:
             hint = 'add the port, or check with healthcheck = { command = ["..."] }'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -136,8 +135,9 @@ def size(least: int, most: int) -> Kind[int]:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """ ", did you mean X?" if a known word is close, else nothing."""
-    close = difflib.get_close_matches(word[:100].lower(), list(known), n=1)
-    return f", did you mean {close[0]}?" if close else ""
+    by_lower_case = {each.lower(): each for each in known if each != word}
+    close = difflib.get_close_matches(word[:100].lower(), by_lower_case, n=1, cutoff=0.65)
+    return f", did you mean {by_lower_case[close[0]]}?" if close else ""
 
 
 def mismatch(must_be: str, value: object, hint: str = "") -> Wrong:

@@ -17,8 +17,8 @@ def key_lines(text: str) -> Mapping[KeyPath, int]:
 
     A TOML statement ends with its line, unless that line ends inside of an array or a multi-line string, and
     then what there is of it isn't valid by itself. So the shortest run of lines that is valid is a statement,
-    and tomllib, not a second parser, says which keys it names. Behind a statement of more than `LONGEST` lines
-    nothing is told.
+    and tomllib, not a second parser, says which keys it names. Behind a statement of more than `LONGEST`
+    lines nothing is told.
     """
     lines: dict[KeyPath, int] = {}
     table: KeyPath = ()

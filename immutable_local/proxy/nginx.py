@@ -136,7 +136,7 @@ class Nginx:
     """nginx 1.27.4 or newer."""
 
     kind = "nginx"
-    images = ("imm.local/nginx:1.31", "nginx:1.29-alpine")
+    images: tuple[str, ...] = ("imm.local/nginx:1.31", "nginx:1.29-alpine")
     container_port = PORT
 
     def container(self) -> Mapping[str, Any]:

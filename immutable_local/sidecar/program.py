@@ -139,6 +139,12 @@ def need(name):
         raise Refusal("not_locked", name=name)
 
 
+def still_locked(name):
+    """Whether a client that was away may still act on the engine: refused when it lost its lock."""
+    need(name)
+    return True
+
+
 # What is known of an app
 
 
@@ -568,7 +574,7 @@ def beat():
 ASKED = {
     each.__name__: each
     for each in (
-        hello, beat, lock, unlock, app_state, structures, live_releases, apps, doing_write, doing_clear, origin_write,
+        hello, beat, lock, unlock, still_locked, app_state, structures, live_releases, apps, doing_write, doing_clear, origin_write,
         ledger_append, ledger_read, point, unpoint, structure_write, app_remove, proxy_write, proxy_rename, proxy_read,
         check_begin, check_poll, check_end, ask_all, confirm, loaded, idle, through,
         secret_set, secret_list, secret_values, secret_remove, log_keep, log_list, log_read,

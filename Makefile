@@ -1,0 +1,37 @@
+# `make` says what there is. Everything that is missing on this machine is installed by `make setup`.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench soak clean
+
+PYTHON ?= python3
+VENV := .venv/bin
+# What pytest gets: make test ARGS="-k revert -x"
+ARGS ?=
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: ## engine, virtual environment, base images, the sample app's wheels
+	@$(PYTHON) -m setup
+
+demo: setup ## what imm does, on this machine, in a minute
+	@$(VENV)/python -m demo
+
+test: setup ## lint, types and all tests, on a real engine
+	@$(PYTHON) -m setup sshd
+	@$(MAKE) --no-print-directory check
+
+check: ## the same without looking whether the machine is ready
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy
+	$(VENV)/python -m pytest -v --durations=15 $(ARGS)
+
+bench: setup ## how long deployments take, and what the proxy costs
+	@$(VENV)/python -m bench
+
+soak: setup ## deployments under load, one after another
+	@$(VENV)/python -m bench.soak
+
+clean: ## away with what setup made in this folder; its cache and the engine's images stay
+	rm -rf .venv sample_app/wheels build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,93 @@
+"""What every command that changes things shares: lock, look, sweep at the begin; the record when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from immutable_local import ledger, lock
+from immutable_local.engine import Engine
+from immutable_local.errors import ImmError, NotFound, UsageError
+from immutable_local.events import Teller
+from immutable_local.host import Host, ensure
+from immutable_local.observed import Observed, observe
+from immutable_local.sweep import sweep
+from immutable_local.undo import Undo
+from immutable_local.who import who
+
+
+@dataclass
+class Deployment:
+    """What every step of a deployment needs: the host, the app as it was found, and whom to tell."""
+
+    host: Host
+    app: str
+    command: str
+    tell: Teller
+    found: Observed
+
+    @property
+    def engine(self) -> Engine:
+        return self.host.engine
+
+    @property
+    def still(self) -> str:
+        """What is true whatever happens before the flip."""
+        live = self.found.live
+        return f"release {live.release} is still live" if live else f"nothing of {self.app} was live before"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to imm.toml."""
+
+    wait: float = 0.0
+    fresh: bool = False
+    take_over: bool = False
+
+
+@contextmanager
+def deployment(
+    engine: Engine, app: str, command: str, options: Options, tell: Teller
+) -> Iterator[Deployment]:
+    """Lock, look, sweep: how every command that changes things begins; and how it ends when it fails."""
+    with ExitStack() as ending:
+        with tell.step("lock"):
+            host = ensure(engine, tell.warn)
+            ending.callback(host.close)
+            lock.take(host.session, app, command, options.wait)
+        at = Deployment(host, app, command, tell, observe(engine, host.session, app))
+        with tell.step("sweep"):
+            at.found = sweep(host, at.found, tell)
+        tell.at_step = lambda step: doing(at, step)
+        try:
+            yield at
+        except BaseException as failed:
+            if isinstance(failed, ImmError) and not failed.still:
+                failed.still = at.still if tell.flipped is None else f"release {tell.flipped} is live"
+            with Undo(tell.warn) as recording:
+                recording.by(record_failure, at, failed)
+            raise
+
+
+def doing(at: Deployment, step: str) -> Any:
+    told = {"command": at.command, "step": step, "release": at.tell.release, "by": who()}
+    return at.host.session.ask("doing_write", app=at.app, told=told)
+
+
+def record_failure(at: Deployment, failed: BaseException) -> None:
+    """History says why it failed; a mistake in the question, which touched nothing, isn't history."""
+    if not isinstance(failed, UsageError | NotFound):
+        reason = failed.message if isinstance(failed, ImmError) else f"interrupted ({type(failed).__name__})"
+        ledger.append(
+            at.host.session,
+            at.app,
+            "failed" if at.tell.flipped is None else "unfinished",
+            release=at.tell.release,
+            seconds=at.tell.seconds,
+            error=reason,
+            step=at.tell.current,
+        )
+    at.host.session.ask("doing_clear", app=at.app)

@@ -1,0 +1,107 @@
+"""What a Dockerfile says about the image's final stage, read as the builder reads it, without building."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_HEREDOC = re.compile(r"<<-?(['\"]?)([A-Za-z_]\w*)\1")
+_VARIABLE = re.compile(r"\$(?:(?P<bare>\w+)|\{(?P<braced>\w+)(?::?-(?P<default>[^}]*))?\})")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction, its continued lines joined: `word` is EXPOSE, `rest` what follows."""
+
+    word: str
+    rest: str
+
+
+def instructions(text: str) -> list[Instruction]:
+    """All instructions in their order; comments, parser directives and here-documents left out."""
+    escape = "`" if re.match(r"\s*#\s*escape\s*=\s*`", text) else "\\"
+    lines = [line.rstrip() for line in text.removeprefix("\ufeff").splitlines()]
+    found = []
+    joined, at = "", 0
+    while at < len(lines):
+        line, at = lines[at], at + 1
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if line.endswith(escape) and at < len(lines):
+            joined += line.removesuffix(escape) + " "
+            continue
+        word, *others = (joined + line).split(maxsplit=1)
+        rest = others[0] if others else ""
+        joined = ""
+        found.append(Instruction(word.upper(), rest))
+        if found[-1].word in ("RUN", "COPY", "ADD"):
+            for _, end in _HEREDOC.findall(rest):
+                # `<<` is also a shift in shell arithmetic: without an end it opens nothing.
+                at = next((n + 1 for n in range(at, len(lines)) if lines[n].strip() == end), at)
+    return found
+
+
+def final_stage(text: str) -> list[Instruction]:
+    """The instructions of the last stage and of those it is based on, oldest first, variables resolved."""
+    stages: list[list[Instruction]] = []
+    named: dict[str, list[Instruction]] = {}
+    variables: dict[str, str] = {}
+    for each in instructions(text):
+        told = Instruction(each.word, _resolved(each.rest, variables))
+        if told.word in ("ENV", "ARG"):
+            variables |= {
+                name: value for name, value in _settings(told.rest) if value or name not in variables
+            }
+        if told.word == "FROM":
+            base, name = _base_and_name(told.rest)
+            stages.append([*named.get(base.lower(), []), told])
+            named[name.lower() or str(len(stages) - 1)] = stages[-1]
+        elif stages:
+            stages[-1].append(told)
+    return stages[-1] if stages else []
+
+
+def words(rest: str) -> list[str]:
+    """The words of an instruction, in its JSON form or in its plain one."""
+    if rest.startswith("["):
+        try:
+            told = json.loads(rest)
+        except (ValueError, RecursionError):
+            return rest.split()
+        return [str(word) for word in told]
+    return rest.split()
+
+
+def base(stage: list[Instruction]) -> str:
+    """The image that a stage is based on at last; "" if there is none."""
+    return next((_base_and_name(each.rest)[0] for each in stage if each.word == "FROM"), "")
+
+
+def settings(stage: list[Instruction], word: str) -> dict[str, str]:
+    """What all instructions ENV, or ARG, of a stage set."""
+    return {name: value for each in stage if each.word == word for name, value in _settings(each.rest)}
+
+
+def _base_and_name(rest: str) -> tuple[str, str]:
+    told = [word for word in rest.split() if not word.startswith("--")] or [""]
+    named = len(told) > 2 and told[1].upper() == "AS"
+    return told[0], told[2] if named else ""
+
+
+def _settings(rest: str) -> Iterator[tuple[str, str]]:
+    # `ENV NAME value` is the old form, with one name and the rest of the line.
+    name, _, value = rest.partition(" ")
+    if value and "=" not in name:
+        yield name, value.strip()
+        return
+    for name, value in re.findall(r"""([^\s=]+)(?:=("[^"]*"|'[^']*'|\S*))?""", rest):
+        yield name, value.strip("\"'")
+
+
+def _resolved(rest: str, variables: dict[str, str]) -> str:
+    def value(seen: re.Match[str]) -> str:
+        return variables.get(seen["bare"] or seen["braced"]) or seen["default"] or seen[0]
+
+    return _VARIABLE.sub(value, rest)

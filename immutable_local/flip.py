@@ -1,0 +1,62 @@
+"""What a flip makes live, how it is proved, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from immutable_local.app import Service
+from immutable_local.deployment import Deployment
+from immutable_local.instance import Instance
+from immutable_local.observed import Live, LiveService
+from immutable_local.plan import Plan
+from immutable_local.proxy import Flip
+from immutable_local.release import Release
+from immutable_local.routes import Structure
+
+CONFIRM_TIMEOUT_SECONDS = 10.0
+
+
+def next_live(
+    at: Deployment, release: Release, plan: Plan, started: Sequence[Instance], commit: tuple[str, bool] | None
+) -> Live:
+    """What the live link is to say."""
+    services = {}
+    for change in plan.changes:
+        if change.verb == "keep" and at.found.live is not None:
+            services[change.service] = at.found.live.services[change.service]
+        elif change.verb in ("create", "replace"):
+            names = sorted(each.name for each in started if each.service.name == change.service)
+            secrets = {name: at.found.secrets[name] for name in release.app.service(change.service).secrets}
+            services[change.service] = LiveService(change.slot, change.spec, tuple(names), secrets)
+    since = at.host.session.ask("hello")["at"]
+    git = commit[0] if commit else None
+    return Live(release.number, release.identity, release.image, since, services, git)
+
+
+def proofs(release: Release, plan: Plan, structure: Structure) -> list[Flip]:
+    """A request for each service that moves, which one of its new instances must answer."""
+    flips = []
+    for change in plan.moving:
+        service = release.app.service(change.service)
+        if service.takes_traffic:
+            side = structure.sides[service.name][change.slot]
+            timeout = min(service.healthcheck.timeout, CONFIRM_TIMEOUT_SECONDS)
+            answering = tuple(f"{address}:{side.port}" for address in side.addresses)
+            flips.append(Flip(service.name, answering, side.domains[0], _public_path(service), timeout))
+    return flips
+
+
+def _public_path(service: Service) -> str:
+    """The path outside, through the proxy, of what the health check asks inside."""
+    asked = service.healthcheck.path or "/"
+    if service.strip_path:
+        return service.path.rstrip("/") + asked
+    inside = service.path == "/" or asked == service.path or asked.startswith(service.path + "/")
+    return asked if inside else service.path
+
+
+def point_back(at: Deployment) -> None:
+    if at.found.live is None:
+        at.host.session.ask("unpoint", app=at.app)
+    else:
+        at.host.proxy.point(at.host.session, at.app, at.found.live.slots, (), at.found.live.to_json())

@@ -1,0 +1,71 @@
+"""From imm.toml and a folder to a sealed, numbered release."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from immutable_local import image, ledger
+from immutable_local import labels as label
+from immutable_local.app import App
+from immutable_local.deployment import Deployment, Options
+from immutable_local.engine import Engine
+from immutable_local.events import Teller
+from immutable_local.observed import Observed
+from immutable_local.release import Pin, Release, numbers
+
+
+def asked_for(
+    engine: Engine, found: Observed, app: App, folder: Path, options: Options, tell: Teller
+) -> tuple[Release, str | None, Pin | None]:
+    """The release that imm.toml and the folder ask for, not sealed yet; what it was built from; what was built."""
+    pins: dict[str, Pin] = {}
+    source = built = None
+    if app.builds:
+        with tell.step("build"):
+            built, source = image.build(engine, app, folder, tell, options.fresh)
+            pins[""] = built
+    else:
+        tell.skip("build")
+    for service in app.services:
+        if service.image is not None:
+            pins[service.name] = image.pin(engine, service, tell)
+    asked = Release(app, pins)
+    return asked if options.fresh else same_source(engine, found, asked, source), source, built
+
+
+def same_source(engine: Engine, found: Observed, asked: Release, source: str | None) -> Release:
+    """A rebuild without a cache gives other layers of the same source: what was sealed of it before is taken."""
+    sealed = {labels.get(label.IDENTITY) for _, labels in found.sealed.values()}
+    if source is None or asked.identity in sealed:
+        return asked
+    by_recency = sorted(
+        found.sealed,
+        key=lambda number: (number == (found.live.release if found.live else None), number),
+        reverse=True,
+    )
+    for number in by_recency:
+        if found.sealed[number][1].get(label.SOURCE) != source:
+            continue
+        earlier = found.release(number)
+        if earlier is not None and engine.image(earlier.pins[""].id) is not None:
+            return replace(asked, pins={**asked.pins, "": earlier.pins[""]})
+    return asked
+
+
+def sealed(at: Deployment, asked: Release, source: str | None) -> tuple[Release, bool]:
+    """The release sealed and numbered, and whether it is new. The same content keeps its number for ever."""
+    identity = asked.identity
+    for number, (image_id, labels) in at.found.sealed.items():
+        if labels.get(label.IDENTITY) == identity:
+            return replace(asked, number=number, image=image_id), False
+    known = numbers(at.found.records)
+    number = known.get(identity) or max([*known.values(), *at.found.sealed], default=0) + 1
+    release = image.seal(at.engine, asked, number, source)
+    ledger.append(at.host.session, at.app, "sealed", release=number, identity=identity)
+    return release, True
+
+
+def discard(engine: Engine, built: Pin | None) -> None:
+    if built is not None:
+        image.discard(engine, built)

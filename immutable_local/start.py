@@ -1,0 +1,68 @@
+"""Start a release's new instances beside what is live, and wait until they are healthy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from immutable_local import health, instance, secret
+from immutable_local.app import Service
+from immutable_local.deployment import Deployment
+from immutable_local.instance import Instance
+from immutable_local.plan import Change, Plan
+from immutable_local.release import Release
+from immutable_local.routes import Structure
+from immutable_local.undo import Undo
+
+SIDE_BY_SIDE = 8
+
+
+def start_beside(
+    at: Deployment, release: Release, plan: Plan, structure: Structure, undo: Undo
+) -> list[Instance]:
+    """Every new instance, side by side; services with an image of their own first, as the app may need them."""
+    wanted = secret.values(
+        at.host.session, at.app, sorted({name for each in release.app.services for name in each.secrets})
+    )
+    started: list[Instance] = []
+
+    def start(change: Change, service: Service, replica: int) -> None:
+        given = (
+            structure.addresses.get(service.name, {}).get(change.slot, ()) if service.takes_traffic else ()
+        )
+        made = instance.start(
+            at.engine,
+            release,
+            service,
+            change.slot,
+            replica,
+            given[replica - 1] if given else None,
+            change.spec,
+            {name: wanted[name] for name in service.secrets},
+        )
+        undo.by(instance.discard, at.engine, at.host.session, at.app, made.container, made.name)
+        started.append(made)
+
+    waves = [
+        [each for each in plan.moving if (release.app.service(each.service).image is None) is own]
+        for own in (False, True)
+    ]
+    for wave in [each for each in waves if each]:
+        already = list(started)
+        if already:
+            check_health(at, release, already)
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as beside:
+            begun = [
+                beside.submit(start, change, service, replica)
+                for change in wave
+                for service in [release.app.service(change.service)]
+                for replica in range(1, service.replicas + 1)
+            ]
+        for each in begun:
+            each.result()
+    return started
+
+
+def check_health(at: Deployment, release: Release, started: Sequence[Instance]) -> None:
+    what = f"release {release.number} of {at.app}"
+    health.wait_until_healthy(at.engine, at.host.session, started, at.tell, what, at.still)

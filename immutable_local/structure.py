@@ -1,0 +1,120 @@
+"""Network, volumes, addresses and routes of an app: what must be there before an instance starts, and what goes."""
+
+from __future__ import annotations
+
+from immutable_local import labels as label
+from immutable_local import lock, network, volume
+from immutable_local.app import App
+from immutable_local.deployment import Deployment
+from immutable_local.errors import ConfigError
+from immutable_local.host import Host
+from immutable_local.observed import Observed
+from immutable_local.plan import Plan
+from immutable_local.release import Release
+from immutable_local.routes import Side, Slot, Structure, conflict, other
+from immutable_local.undo import Undo
+
+
+def check_claims(host: Host, found: Observed, app: App) -> None:
+    """Refuse a domain and path that another app of this host serves, before anything is built."""
+    claiming = Structure(
+        app.name,
+        0,
+        {each.name: {"green": Side.of(each, ())} for each in app.services if each.takes_traffic},
+        {},
+    )
+    refuse_conflict(conflict(claiming, host.structures()))
+
+
+def refuse_conflict(found: tuple[str, str, str] | None) -> None:
+    if found is not None:
+        domain, path, owner = found
+        raise ConfigError(
+            f"{domain}{path} is already served by the app {owner} of this host",
+            code="domain_taken",
+            hint=f"give the service another domain or path, or take {owner} off with imm down",
+        )
+
+
+def prepare(at: Deployment, release: Release, plan: Plan, undo: Undo) -> Structure:
+    """Network, volumes, addresses and routes: what must be there before an instance starts.
+
+    Routes that are new are given to the idle side, and answer only after the flip.
+    """
+    app = release.app
+    labels = {label.ROLE: "network", label.APP: app.name}
+    name = network.app_network(app.name)
+    if network.ensure_network(at.engine, name, at.host.asked.pool, at.host.image, labels):
+        undo.by(remove_network, at)
+    subnet = next(each.subnet for each in at.engine.networks() if each.name == name) or ""
+    join_proxy(at, name, subnet)
+    for change in plan.moving:
+        service = app.service(change.service)
+        volume.ensure(at.engine, app, service, release.image_of(service))
+    with lock.host(at.host.session, at.command):
+        everybody = at.host.structures()
+        before = at.found.structure
+        arrived = before.arrived if before else max((each.arrived for each in everybody), default=0) + 1
+        structure = before or Structure(app.name, arrived, {}, {})
+        for change in plan.moving:
+            service = app.service(change.service)
+            if service.takes_traffic:
+                structure = network.give_addresses(structure, subnet, service.name, service.replicas)
+                side = Side.of(service, structure.addresses[service.name][change.slot])
+                structure = structure.with_side(service.name, change.slot, side)
+            else:
+                structure = structure.with_side(service.name, change.slot, None)
+        if structure != before:
+            refuse_conflict(conflict(structure, everybody))
+            undo.by(restore, at, before)
+            load(at, structure, settle=at.found.live is not None)
+    return structure
+
+
+def mirror(at: Deployment, release: Release, plan: Plan, structure: Structure) -> None:
+    """Let the idle side look like the live one: what only the old release served is let go, and the next
+    release of this shape changes no structure."""
+    mirrored = structure
+    for change in plan.moving:
+        service = release.app.service(change.service)
+        if service.takes_traffic:
+            idle: Slot = other(change.slot)
+            side = Side.of(service, structure.addresses[service.name][idle])
+            mirrored = mirrored.with_side(service.name, idle, side)
+        else:
+            mirrored = mirrored.without(service.name)
+    for change in plan.changes:
+        if change.verb == "remove":
+            mirrored = mirrored.without(change.service)
+    if mirrored != structure:
+        with lock.host(at.host.session, at.command):
+            load(at, mirrored, settle=False)
+
+
+def load(at: Deployment, structure: Structure, settle: bool) -> None:
+    at.host.session.ask("structure_write", app=at.app, told=structure.to_json())
+    at.host.proxy.load(at.engine, at.host.session, at.host.structures(), settle)
+
+
+def restore(at: Deployment, before: Structure | None) -> None:
+    with lock.host(at.host.session, at.command):
+        if before is not None:
+            load(at, before, settle=False)
+        else:
+            at.host.session.ask("app_remove", app=at.app)
+            at.host.proxy.load(at.engine, at.host.session, at.host.structures(), settle=False)
+
+
+def join_proxy(at: Deployment, name: str, subnet: str) -> None:
+    proxy = at.engine.containers({label.ROLE: "proxy"})[0]
+    if name not in proxy.addresses:
+        at.engine.join(name, proxy.id, network.proxy_address(subnet))
+
+
+def remove_network(at: Deployment) -> None:
+    # A client that lost its lock must not take the network from under its successor.
+    at.host.session.ask("still_locked", name=f"app-{at.app}")
+    name = network.app_network(at.app)
+    for proxy in at.engine.containers({label.ROLE: "proxy"}):
+        at.engine.leave(name, proxy.id)
+    at.engine.remove_network(name)
