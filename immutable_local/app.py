@@ -71,6 +71,8 @@ class Service:
     replicas: int = 1
     healthcheck: HealthCheck = field(default_factory=HealthCheck)
     drain: float = 30.0
+    hold: float = 30.0
+    hold_requests: int = 1000
     stop_grace_period: float = 10.0
     user: str | None = None
     read_only: bool = True
@@ -130,7 +132,7 @@ def to_json(app: App) -> dict[str, Any]:
 
 
 def from_json(told: Mapping[str, Any]) -> App:
-    """The inverse of `to_json`; keys it doesn't know are left out, keys that are missing take their default."""
+    """The inverse of `to_json`; keys it doesn't know are left out, missing ones take their default."""
     return App(
         name=told["name"],
         build=Build(**_known(Build, told["build"])),

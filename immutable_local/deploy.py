@@ -1,8 +1,8 @@
 """A deployment, from top to bottom.
 
 `up` builds and seals a release, `revert` takes one from the past, and both roll it out: start beside what is
-live, wait until healthy, flip, record. Until the flip is confirmed everything undoes itself; after it nothing can
-take down what is live, and what is left undone is finished by the next command.
+live, wait until healthy, flip, record. Until the flip is confirmed everything undoes itself; after it nothing
+can take down what is live, and what is left undone is finished by the next command.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from immutable_local import (
     instance,
     ledger,
     lock,
+    parking,
     prune,
     seal,
     secret,
@@ -64,7 +65,7 @@ def up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -
 
 
 def revert(engine: Engine, app: str, number: int | None, options: Options, keep: int, tell: Teller) -> Result:
-    """Make an earlier release live again, code and settings of then. Without a number: the one live before."""
+    """Make an earlier release live again, code and settings of then. No number: the one live before."""
     with deployment(engine, app, "revert", options, tell) as at:
         release = _earlier(at.found, number)
         secret.check_all_set(release.app, at.found.secrets)
@@ -158,7 +159,7 @@ def roll_out(
     with Undo(tell.warn) as undo:
         if is_new:
             undo.by(at.engine.remove_image, f"{image.repository(at.app)}:{release.number}")
-        gap = hold.make_room(at, plan, undo)
+        held = hold.make_room(at, plan, undo)
         tell.skip("snapshot", "release_command")
         with tell.step("start"):
             routes = structure.prepare(at, release, plan, undo)
@@ -169,8 +170,9 @@ def roll_out(
             live = flip.next_live(at, release, plan, started, commit)
             for each in started:
                 at.engine.keep_running(each.container)
-            undo.by(flip.point_back, at)
+            undo.by(flip.point_back, at, held)
             at.host.proxy.point(session, at.app, live.slots, (), live.to_json())
+            parking.release(at.host, routes, live.slots, held)
             at.host.proxy.confirm(session, flip.proofs(release, plan, routes))
             undo.keep()  # the point of no return: the release is live
     tell.flipped = release.number
@@ -195,7 +197,9 @@ def roll_out(
     with tell.step("drain"):
         structure.mirror(at, release, plan, routes)
         leaving = {
-            name: slot for name, slot in (before.slots if before else {}).items() if name in plan.leaving
+            name: slot
+            for name, slot in (before.slots if before else {}).items()
+            if name in plan.leaving and name not in plan.stop_first
         }
         was = at.found.live_release
         drain.wait_until_idle(
@@ -214,7 +218,7 @@ def roll_out(
         previous,
         tell.seconds,
         url_of(at.host, release.app),
-        remarks=tuple(_remarks(at, plan, gap)),
+        remarks=tuple(_remarks(at, plan)),
     )
 
 
@@ -273,7 +277,8 @@ def _retire(at: Deployment, containers: Sequence[Container], services: dict[str,
         grace = service.stop_grace_period if service else 10.0
         if not instance.retire(at.engine, at.host.session, at.app, container.id, container.name, grace):
             at.tell.note(
-                f"{container.name} did not end within {grace:g} s of SIGTERM and was killed: let the application heed"
+                f"{container.name} did not end within {grace:g} s of SIGTERM and was killed:"
+                " let the application heed"
                 " SIGTERM (as process 1 it must ask for it), or shorten stop_grace_period",
                 "warning",
             )
@@ -282,13 +287,13 @@ def _retire(at: Deployment, containers: Sequence[Container], services: dict[str,
         list(beside.map(retire, containers))
 
 
-def _remarks(at: Deployment, plan: Plan, gap: bool) -> list[str]:
+def _remarks(at: Deployment, plan: Plan) -> list[str]:
     remarks = []
-    if gap:
+    if plan.stop_first:
         names = ", ".join(plan.stop_first)
         remarks.append(
             f"{names} has a volume for one writer: the old instance stopped before the new one started,"
-            " and requests were answered 503 meanwhile"
+            " and requests waited meanwhile"
         )
     if at.command == "revert" and at.found.live is not None:
         remarks.append(f"to return: imm revert {at.found.live.release}")

@@ -1,4 +1,4 @@
-"""Is everything there that imm needs: engine, permissions, images, proxy, port, disk; and what to do if not."""
+"""Is all there that imm needs: engine, permissions, images, proxy, port, disk; and what to do if not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Everything looked at, in the order in which it is needed; ends at the first that makes the rest moot."""
+    """Everything looked at, in the order it is needed; ends at the first that makes the rest moot."""
     from immutable_local.engine import connect
 
     try:

@@ -153,9 +153,9 @@ class Engine:
     def create(
         self, name: str, image: str, *, networks: Mapping[str, Any] | None = None, **settings: Any
     ) -> str:
-        """Create a container; `settings` are `container_config`'s and `host_config`'s of the API, in snake case.
+        """Create a container; `settings` are `container_config`'s and `host_config`'s, in snake case.
 
-        `networks` is the API's EndpointsConfig for the one network that the container starts in. Returns the id.
+        `networks` is the API's EndpointsConfig for the one network that it starts in. Returns the id.
         """
         host_keys = {
             "binds",
@@ -191,7 +191,7 @@ class Engine:
             self.client.start(container)
 
     def stop(self, container: str, grace: float) -> None:
-        """SIGTERM (or the image's own signal), and SIGKILL after `grace` seconds. A stopped one stays stopped."""
+        """SIGTERM (or the image's own signal), SIGKILL after `grace` seconds. A stopped one stays stopped."""
         with asking_docker_to(f"stop {container}"):
             self.client.stop(container, timeout=max(0, round(grace)))
 
@@ -213,7 +213,7 @@ class Engine:
             self.client.update_container(container, restart_policy={"Name": "unless-stopped"})
 
     def remove(self, container: str) -> None:
-        """Remove a container, running or not, with the unnamed volumes made for it. One that is gone is fine."""
+        """Remove a container, running or not, with its unnamed volumes. One that is gone is fine."""
         try:
             with asking_docker_to(f"remove {container}"):
                 self.client.remove_container(container, force=True, v=True)
@@ -297,10 +297,10 @@ class Engine:
 
     @contextmanager
     def name_held(self, name: str, image: str, seconds: float) -> Iterator[None]:
-        """Hold a container's name, which only one can hold at a time; it is free again when this process ends.
+        """Hold a container's name, as only one can at a time; it is free again when this process ends.
 
-        The container reads its standard input, which this connection feeds: without it the container ends and is
-        removed. Raises EngineRefused (409) when somebody else still holds the name after `seconds`.
+        The container reads its standard input, which this connection feeds: without it the container ends and
+        is removed. Raises EngineRefused (409) when somebody else still holds the name after `seconds`.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -331,7 +331,7 @@ class Engine:
             self.remove(made)
 
     def _remove_never_started(self, name: str) -> None:
-        """A holder that was killed between creating and starting leaves a container that never ends by itself."""
+        """A holder killed between creating and starting leaves a container that never ends by itself."""
         found = self.find(name)
         if found is None or found["State"]["Status"] != "created":
             return
@@ -413,7 +413,7 @@ class Engine:
         return True
 
     def pull(self, reference: str) -> Image:
-        """Pull an image from its registry. Raises EngineRefused when the registry can't be asked or says no."""
+        """Pull an image. Raises EngineRefused when its registry can't be asked or says no."""
         from docker.utils import parse_repository_tag
 
         repository, tag = parse_repository_tag(reference)
@@ -566,14 +566,16 @@ def _unreachable(failed: Exception, verb: str, host: str = "") -> EngineError:
         return EngineError(
             f"{where} refuses this user (permission denied)",
             code="engine_refuses_user",
-            hint="add the user to the docker group (sudo usermod -aG docker $USER, then log in again), or use sudo",
+            hint="add the user to the docker group (sudo usermod -aG docker $USER, then log in again),"
+            " or use sudo",
         )
     reason = next(
         (str(each) for each in chain if isinstance(each, OSError) and each.strerror), str(chain[-1])
     )
     return EngineError(
         f"{where} cannot be reached: {reason}",
-        hint="start Docker, or say where it is with DOCKER_HOST or docker context use; imm doctor looks closer",
+        hint="start Docker, or say where it is with DOCKER_HOST or docker context use;"
+        " imm doctor looks closer",
     )
 
 

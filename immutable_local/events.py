@@ -45,7 +45,7 @@ class StepEvent:
 
 @dataclass(frozen=True)
 class Note:
-    """Something that a person wants to know meanwhile: the builder's output, a warning, what is waited for."""
+    """What a person wants to know meanwhile: the builder's output, a warning, what is waited for."""
 
     text: str
     kind: Literal["output", "warning", "waiting", "said"] = "said"

@@ -1,4 +1,4 @@
-"""Why an instance didn't become healthy: what the check got, what listens, how it ended, what it last said."""
+"""Why an instance isn't healthy: what the check got, what listens, how it ended, what it last said."""
 
 from __future__ import annotations
 
@@ -118,7 +118,8 @@ def _ended(instance: Instance, state: Mapping[str, Any]) -> tuple[str, str]:
     if code == 0:
         return (
             fact,
-            f"a service must stay in the foreground: correct services.{service.name}.command, then run imm up",
+            f"a service must stay in the foreground: correct services.{service.name}.command,"
+            " then run imm up",
         )
     return fact, "correct what its log says, then run imm up"
 
@@ -154,7 +155,10 @@ def _advice(instance: Instance, target: Mapping[str, Any], seen: Sequence[Mappin
     if statuses:
         return f"correct what its log says, or {key}.healthcheck, then run imm up"
     if any(each.get("failed") == "timeout" for each in seen):
-        return f"if it only needs longer, raise {key}.healthcheck.timeout or start_period; else correct it; then run imm up"
+        return (
+            f"if it only needs longer, raise {key}.healthcheck.timeout or start_period; else correct it;"
+            " then run imm up"
+        )
     return f"if it only starts slowly, raise {key}.healthcheck.start_period; then run imm up"
 
 
@@ -215,6 +219,7 @@ def _not_writable(instance: Instance, log: Sequence[str]) -> tuple[str, str]:
         if line is not None:
             return (
                 "every capability is dropped by default, and something was not permitted",
-                f'if it needs one, name it: {key}.cap_add = ["CHOWN", "SETUID", "SETGID"] for one; then run imm up',
+                f'if it needs one, name it: {key}.cap_add = ["CHOWN", "SETUID", "SETGID"] for one;'
+                " then run imm up",
             )
     return "", ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from immutable_local.app import Service
 from immutable_local.deployment import Deployment
@@ -51,12 +52,15 @@ def _public_path(service: Service) -> str:
     asked = service.healthcheck.path or "/"
     if service.strip_path:
         return service.path.rstrip("/") + asked
-    inside = service.path == "/" or asked == service.path or asked.startswith(service.path + "/")
+    inside = service.path in ("/", asked) or asked.startswith(service.path + "/")
     return asked if inside else service.path
 
 
-def point_back(at: Deployment) -> None:
-    if at.found.live is None:
+def point_back(at: Deployment, held: Sequence[str]) -> None:
+    """Undo a flip: what was live is live again, or waited for again."""
+    live = at.found.live
+    if live is None:
         at.host.session.ask("unpoint", app=at.app)
     else:
-        at.host.proxy.point(at.host.session, at.app, at.found.live.slots, (), at.found.live.to_json())
+        told = replace(live, held=tuple(held)).to_json()
+        at.host.proxy.point(at.host.session, at.app, live.slots, held, told)

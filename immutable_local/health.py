@@ -1,8 +1,8 @@
 """Wait until the new instances are healthy, and say why not.
 
-HTTP is asked by the sidecar, of each instance alone, in the proxy's own network namespace: what it reaches the
-proxy reaches. Commands run inside the instance. A container that ends is noticed at once: nobody waits for the
-deadline of something that is dead.
+HTTP is asked by the sidecar, of each instance alone, in the proxy's own network namespace: what it reaches
+the proxy reaches. Commands run inside the instance. A container that ends is noticed at once: nobody waits
+for the deadline of something that is dead.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _targets(asked: Sequence[_Asking]) -> list[dict[str, Any]]:
 def _look(
     engine: Engine, session: Session, asked: Sequence[_Asking], by_http: Sequence[_Asking], began: float
 ) -> None:
-    """One look at what the checks have seen; takes POLL_SECONDS at most, less when all have become healthy."""
+    """One look at what the checks have seen; takes POLL_SECONDS at most, less when all are healthy."""
     if by_http:
         told = session.ask("check_poll", numbers=[each.number for each in by_http], wait=POLL_SECONDS)
         for each, answer in zip(by_http, told, strict=True):

@@ -87,9 +87,9 @@ def attach(engine: Engine) -> Host | None:
 def ensure(engine: Engine, report: Callable[[str], Any], change: Mapping[str, Any] | None = None) -> Host:
     """The host made ready: what is missing is made, what stopped is started.
 
-    `change` holds fields of Asked to change; `report` is told of undo steps that fail. A proxy that was asked to
-    run otherwise is replaced, its apps stay. Raises ImmError when a name or the port is taken, and then leaves
-    nothing behind that wasn't there before.
+    `change` holds fields of Asked to change; `report` is told of undo steps that fail. A proxy that was asked
+    to run otherwise is replaced, its apps stay. Raises ImmError when a name or the port is taken, and then
+    leaves nothing behind that wasn't there before.
     """
     ready = _ready_already(engine, change or {})
     if ready is not None:
@@ -136,7 +136,7 @@ def proxy_images(asked: Asked) -> Sequence[str]:
 
 
 def take_down(engine: Engine) -> list[str]:
-    """Remove the proxy, its sidecar and its network; the volumes with the history stay. Returns what was removed."""
+    """Remove the proxy, its sidecar and its network; the volumes stay. Returns what was removed."""
     removed = []
     for name in (SIDECAR, PROXY):
         found = engine.find(name)
@@ -151,7 +151,7 @@ def take_down(engine: Engine) -> list[str]:
 
 
 def image_for(engine: Engine, candidates: Sequence[str]) -> str:
-    """The first of these images that the engine has, else the last one pulled. Raises ImmError when neither."""
+    """The first of these images that the engine has, else the last one, pulled. Raises ImmError."""
     for each in candidates:
         if engine.image(each) is not None:
             return each
@@ -162,7 +162,7 @@ def image_for(engine: Engine, candidates: Sequence[str]) -> str:
             f"the engine has no image {' or '.join(candidates)}, and could not pull one",
             code="no_image",
             details=[refused.explanation],
-            hint="where no registry answers, make setup in imm's own folder builds these images from packages",
+            hint="where no registry answers, make setup in imm's own folder builds these from packages",
         ) from refused
     return candidates[-1]
 
@@ -189,7 +189,7 @@ def _runs(container: Container | None) -> bool:
 
 
 def _asked(engine: Engine, found: Mapping[str, Container]) -> Asked:
-    """How the proxy was asked to run: its own label knows, or its sidecar's, or what both left on the volume."""
+    """How the proxy was asked to run, as its label says, or its sidecar's, or what is left on the volume."""
     for each in found.values():
         if label.CONFIGURATION in each.labels:
             return Asked(**json.loads(each.labels[label.CONFIGURATION]))
@@ -290,6 +290,7 @@ def _create_proxy(
     folders = [
         _folder("data", SIDECAR_UID),
         _folder("data/apps", SIDECAR_UID),
+        _folder("data/park", SIDECAR_UID),
         _folder("data/run", PROXY_UID),
         _folder("data/tmp", PROXY_UID),
     ]
@@ -315,7 +316,10 @@ def _start_proxy(engine: Engine, container: str, wanted: Asked) -> None:
 
 def _create_sidecar(engine: Engine, image: str, configuration: str) -> None:
     # It only waits: each session's program comes through exec. Children of a session are not left as zombies.
-    idle = "import signal as s;s.signal(s.SIGCHLD,s.SIG_IGN);s.signal(s.SIGTERM,lambda *_:exit(0));\nwhile 1:s.pause()"
+    idle = (
+        "import signal as s;s.signal(s.SIGCHLD,s.SIG_IGN);s.signal(s.SIGTERM,lambda *_:exit(0));"
+        "\nwhile 1:s.pause()"
+    )
     container = engine.create(
         SIDECAR,
         image,

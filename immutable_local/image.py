@@ -77,7 +77,8 @@ def pin(engine: Engine, service: Service, tell: Teller) -> Pin:
             image = engine.pull(service.image)
         except EngineRefused as refused:
             raise ImmError(
-                f"services.{service.name}.image: {service.image} is not on the engine and could not be pulled",
+                f"services.{service.name}.image: {service.image} is not on the engine"
+                " and could not be pulled",
                 code="no_image",
                 details=[refused.explanation],
                 hint="correct the name, log in with docker login, or load the image with docker load",
@@ -91,7 +92,7 @@ def pin(engine: Engine, service: Service, tell: Teller) -> Pin:
 
 
 def seal(engine: Engine, release: Release, number: int, source: str | None) -> Release:
-    """Seal code and settings in one image, `imm.local/app/NAME:NUMBER`; returns the release with its number."""
+    """Seal code and settings in one image, `imm.local/app/NAME:NUMBER`; returns the numbered release."""
     app = release.app.name
     labels = {
         label.ROLE: "release",
@@ -131,7 +132,7 @@ def source_digest(engine: Engine, folder: Path, asked: Build) -> str | None:
     """SHA-256 of all that a build reads: the context's files, the Dockerfile, arguments, the base images.
 
     Times are left out, as BuildKit leaves them out. It tells that a rebuild without a cache, whose layers
-    differ by their times alone, is of the same source. None when a base image or an address can't be known here.
+    differ by their times alone, is of the same source. None when a base image or address can't be known.
     """
     dockerfile = (folder / asked.context / asked.dockerfile).read_text(errors="replace")
     bases = _bases(dockerfile, asked)
@@ -168,7 +169,7 @@ def _fingerprint(root: Path, path: str) -> list[str]:
 
 
 def _bases(dockerfile: str, asked: Build) -> set[str] | None:
-    """The images that a Dockerfile starts from, or None when it says so in a way that isn't understood here."""
+    """The images that a Dockerfile starts from, or None when how it says so isn't understood here."""
     lines = re.sub(r"\\[ \t]*\n", " ", dockerfile).splitlines()
     arguments: dict[str, str] = {}
     stages: set[str] = set()

@@ -49,7 +49,7 @@ def start(
     spec: str,
     secrets: Mapping[str, str],
 ) -> Instance:
-    """Create a hardened container and start it; it isn't restarted by the engine until it has proved itself."""
+    """Create a hardened container and start it; the engine restarts it only once it has proved itself."""
     app = release.app.name
     name = name_of(app, service.name, release.number, slot, replica)
     image = release.image_of(service)
@@ -111,7 +111,7 @@ def discard(engine: Engine, session: Session, app: str, container: str, name: st
 
 
 def retire(engine: Engine, session: Session, app: str, container: str, name: str, grace: float) -> bool:
-    """SIGTERM, `grace` seconds, SIGKILL; its log is kept, then it is removed. Returns whether it heeded SIGTERM."""
+    """SIGTERM, `grace` seconds, SIGKILL; keep its log, remove it. Returns whether it heeded SIGTERM."""
     heeded = True
     try:
         engine.stop(container, grace)

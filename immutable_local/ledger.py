@@ -1,4 +1,4 @@
-"""The append-only history of an app, kept on the engine's host. Written through a session that holds the lock."""
+"""The append-only history of an app, on the engine's host, written through a session that holds the lock."""
 
 from __future__ import annotations
 

@@ -15,13 +15,13 @@ HOST_WAIT_SECONDS = 60.0
 
 
 def take(session: Session, app: str, command: str, wait: float = 0.0) -> None:
-    """Take the app's lock for as long as the session lives. Raises Locked: who holds it, from where, since when."""
+    """Take the app's lock while the session lives. Raises Locked: who holds it, from where, since when."""
     session.ask("lock", name=f"app-{app}", who=_holder(command), wait=wait, within=wait + ANSWER_SECONDS)
 
 
 @contextmanager
 def host(session: Session, command: str) -> Iterator[None]:
-    """The host's own lock, for structure, addresses and domains: always after an app's, and only for a moment."""
+    """The host's own lock, for structure, addresses and domains: always after an app's, and briefly."""
     session.ask(
         "lock", name="host", who=_holder(command), wait=HOST_WAIT_SECONDS, within=HOST_WAIT_SECONDS * 2
     )

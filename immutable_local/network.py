@@ -15,8 +15,8 @@ from immutable_local.errors import EngineRefused, ImmError
 from immutable_local.routes import SLOTS, Slot, Structure
 
 DEFAULT_POOL = "10.201.0.0/16"
-# It must sort before every app's: the container's gateway is that of the network that sorts first, and a moved
-# gateway cuts open connections.
+# It must sort before every app's: the container's gateway is that of the network that sorts first, and a
+# moved gateway cuts open connections.
 PROXY_NETWORK = "imm-0-proxy"
 FIRST_SLOT = 3
 LAST_SLOT = 127
@@ -37,7 +37,8 @@ def choose_subnet(pool: str, taken: Iterable[str]) -> ipaddress.IPv4Network:
     raise ImmError(
         f"no free subnet is left in {pool}",
         code="no_subnet",
-        hint="take apps off this host with imm down, or choose a larger pool: imm proxy up --pool 10.64.0.0/12",
+        hint="take apps off this host with imm down, or choose a larger pool:"
+        " imm proxy up --pool 10.64.0.0/12",
     )
 
 
@@ -108,7 +109,8 @@ def give_addresses(structure: Structure, subnet: str, service: str, replicas: in
             address = next(free, None)
             if address is None:
                 raise ImmError(
-                    f"the network of {structure.app} has no address left for {replicas} replicas of {service}",
+                    f"the network of {structure.app} has no address left"
+                    f" for {replicas} replicas of {service}",
                     code="no_address",
                     hint="an app has 125 addresses for all its replicas, two for each: lower replicas",
                 )

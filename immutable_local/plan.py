@@ -83,7 +83,7 @@ def decide(asked: Release, observed: Observed) -> Plan:
 
 
 def differences(before: Service, after: Service) -> list[str]:
-    """What changed between two versions of a service, in words: 'replicas 1 → 2', 'environment changed: X'."""
+    """What changed between two versions of a service: 'replicas 1 → 2', 'environment changed: X'."""
     found = []
     for key in Service.__dataclass_fields__:
         old, new = getattr(before, key), getattr(after, key)

@@ -26,7 +26,7 @@ def too_old(
 
 
 def prune(engine: Engine, observed: Observed, live: int | None, keep: int) -> list[int]:
-    """Remove the images of releases that are too old, and builds that became no release; returns the numbers."""
+    """Remove the images of releases too old, and builds that became no release; returns the numbers."""
     removed = []
     for number in too_old(observed.records, list(observed.sealed), live, keep):
         if engine.remove_image(f"{image.repository(observed.app)}:{number}"):

@@ -106,7 +106,7 @@ def settings(app: App) -> dict[str, Any]:
 
 
 def spec_of(release: Release, service: Service, secrets: Mapping[str, str]) -> str:
-    """What an instance is made from; a different one means a new instance. `secrets` are versions, not values."""
+    """What an instance is made from; another one means a new instance. `secrets` are versions, no values."""
     of_service = next(each for each in to_json(release.app)["services"] if each["name"] == service.name)
     writers = {mount.volume: release.app.volume(mount.volume).writers for mount in service.volumes}
     return digest(

@@ -1,6 +1,6 @@
 """Progress, tables and errors for people; JSON lines for programs.
 
-Results go to standard output, everything else to standard error. With `--json` standard output holds JSON alone.
+Results go to standard output, all else to standard error. With `--json` standard output holds JSON alone.
 """
 
 from __future__ import annotations

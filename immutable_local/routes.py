@@ -1,8 +1,8 @@
 """Which address serves which domain and path: an app's structure, as the proxy is to know it. Pure values.
 
 A service that takes traffic has two slots, blue and green, each with fixed addresses. The structure says what
-each slot would serve; the live link alone says which slot does. So an ordinary release, whose port, domains and
-replicas are those of the one before, changes nothing here and reloads nothing.
+each slot would serve; the live link alone says which slot does. So an ordinary release, whose port, domains
+and replicas are those of the one before, changes nothing here and reloads nothing.
 """
 
 from __future__ import annotations

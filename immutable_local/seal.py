@@ -18,7 +18,7 @@ from immutable_local.release import Pin, Release, numbers
 def asked_for(
     engine: Engine, found: Observed, app: App, folder: Path, options: Options, tell: Teller
 ) -> tuple[Release, str | None, Pin | None]:
-    """The release that imm.toml and the folder ask for, not sealed yet; what it was built from; what was built."""
+    """The release that imm.toml and the folder ask for, unsealed; what it was built from; what was built."""
     pins: dict[str, Pin] = {}
     source = built = None
     if app.builds:
@@ -35,7 +35,7 @@ def asked_for(
 
 
 def same_source(engine: Engine, found: Observed, asked: Release, source: str | None) -> Release:
-    """A rebuild without a cache gives other layers of the same source: what was sealed of it before is taken."""
+    """A rebuild without a cache gives other layers of one source: what was sealed of it before is taken."""
     sealed = {labels.get(label.IDENTITY) for _, labels in found.sealed.values()}
     if source is None or asked.identity in sealed:
         return asked

@@ -20,7 +20,7 @@ SIDE_BY_SIDE = 8
 def start_beside(
     at: Deployment, release: Release, plan: Plan, structure: Structure, undo: Undo
 ) -> list[Instance]:
-    """Every new instance, side by side; services with an image of their own first, as the app may need them."""
+    """Every new instance, side by side; services with an image of their own first: the app may need them."""
     wanted = secret.values(
         at.host.session, at.app, sorted({name for each in release.app.services for name in each.secrets})
     )

@@ -1,4 +1,4 @@
-"""Network, volumes, addresses and routes of an app: what must be there before an instance starts, and what goes."""
+"""Network, volumes, addresses and routes of an app: what is there before an instance starts, what goes."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from immutable_local import health, image, instance, ledger
+from immutable_local import health, image, instance, ledger, parking
 from immutable_local.engine import Container
 from immutable_local.events import Teller
 from immutable_local.host import Host
@@ -24,11 +24,12 @@ def sweep(host: Host, observed: Observed, tell: Teller) -> Observed:
     orphans = [number for number in observed.sealed if number not in _known(observed)]
     if not strays and not orphans and observed.doing is None and not (observed.live and observed.live.held):
         return observed
-    if observed.live is not None and observed.live.held:
-        let_go(host, observed, observed.live, tell)
     _complete_ledger(host, observed)
     with ThreadPoolExecutor(8) as beside:
         list(beside.map(lambda each: _retire(host, observed, each), strays))
+    # After the strays: where one writer is allowed, the old one starts when the new one is gone.
+    if observed.live is not None and observed.live.held:
+        let_go(host, observed, observed.live, tell)
     for number in orphans:
         host.engine.remove_image(f"{image.repository(observed.app)}:{number}")
     for built in image.leftovers(host.engine, observed.app):
@@ -57,6 +58,7 @@ def let_go(host: Host, observed: Observed, live: Live, tell: Teller) -> None:
         instances = [_instance(release, observed, live, each) for each in stopped]
         health.wait_until_healthy(host.engine, host.session, instances, tell, what, "")
     host.proxy.point(host.session, observed.app, live.slots, (), replace(live, held=()).to_json())
+    parking.release(host, observed.structure, live.slots, live.held)
 
 
 def _known(observed: Observed) -> set[int]:

@@ -81,6 +81,13 @@ SERVICE = table(
             "when an instance is healthy; default: the image's HEALTHCHECK, else any answer under 500 on /",
         ),
         "drain": Key(duration(0, DAY), 'how long requests in flight may go on after the flip; default "30s"'),
+        "hold": Key(
+            duration(0, 3600),
+            'how long a request may wait while a service with a one-writer volume is replaced; default "30s"',
+        ),
+        "hold_requests": Key(
+            whole(0, 100_000), "how many requests may wait then, others get 503; default 1000"
+        ),
         "stop_grace_period": Key(duration(0, DAY), 'the time from SIGTERM to SIGKILL; default "10s"'),
         "user": Key(values.USER, "the user, and group, to run as; default: the image's user"),
         "read_only": Key(

@@ -14,7 +14,7 @@ from immutable_local.config.kinds import Kind, Schema, meant, mismatch, quoted, 
 T = TypeVar("T")
 
 LONGEST_ENTRY = 131_071  # bytes in one argument or NAME=value: MAX_ARG_STRLEN of Linux, without its final NUL
-MOST_ENTRIES = 200
+MOST_ENTRIES = 1000
 _TOO_MUCH = f"must have no NUL character, and {LONGEST_ENTRY} bytes at most"
 
 

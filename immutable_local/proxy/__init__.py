@@ -16,7 +16,7 @@ KINDS = ("nginx",)
 
 @dataclass(frozen=True)
 class Flip:
-    """One service's part of a flip, and how to prove it: a request that one of `addresses` (host:port) must answer."""
+    """One service's part of a flip; its proof: a request that one of `addresses` (host:port) answers."""
 
     service: str
     addresses: tuple[str, ...]
@@ -41,7 +41,7 @@ class Proxy(Protocol):
         ...
 
     def load(self, engine: Engine, session: Session, structures: Sequence[Structure], settle: bool) -> None:
-        """Load a configuration and return when it is in force; with `settle`, when nothing follows the old one.
+        """Load a configuration; return when it is in force, with `settle` when nothing follows the old.
 
         Raises ProxyError, and the old configuration stays in force.
         """
@@ -55,15 +55,15 @@ class Proxy(Protocol):
         held: Collection[str],
         release: Mapping[str, Any],
     ) -> None:
-        """Make a release live: one rename moves all services of the app to their slots. `held` ones answer 503."""
+        """Make a release live: one rename moves all services to their slots. `held` ones answer 503."""
         ...
 
     def confirm(self, session: Session, flips: Sequence[Flip]) -> None:
-        """Return when requests through the proxy have been answered by the new instances. Raises ProxyError."""
+        """Return when the new instances have answered through the proxy. Raises ProxyError."""
         ...
 
     def busy(self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float) -> list[str]:
-        """Wait until nothing is in flight to these slots, `seconds` at most; returns the services still busy."""
+        """Wait until nothing is in flight to these slots, `seconds` at most; returns services still busy."""
         ...
 
 

@@ -1,8 +1,8 @@
 """nginx: two fixed upstreams for each service, and a flag file that says which one serves.
 
-A flip makes one flag appear (or vanish) by renaming the app's `live` link; nothing is reloaded, so no client's
-connection notices. Only a change of structure reloads, with `keepalive_min_timeout` so that idle kept-alive
-clients are not cut.
+A flip makes one flag appear (or vanish) by renaming the app's `live` link; nothing is reloaded, so no
+client's connection notices. Only a change of structure reloads, with `keepalive_min_timeout` so that idle
+kept-alive clients are not cut.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from immutable_local.engine import Engine
 from immutable_local.errors import ProxyError
 from immutable_local.proxy import Flip
-from immutable_local.routes import SLOTS, Slot, Structure
+from immutable_local.routes import SLOTS, Slot, Structure, other
 from immutable_local.sidecar.session import Session
 
 PROXY = "/imm/proxy/data"
@@ -29,6 +29,8 @@ KEEPALIVE_MIN_SECONDS = 2.0
 # else a POST now and then meets a connection that is just being closed.
 UPSTREAM_IDLE_SECONDS = 1
 BODY_LIMIT = "1g"
+# Statuses that no server sends, for the way inside the proxy to where requests wait.
+HELD_STATUS = 470
 
 HEAD = """\
 worker_processes auto;
@@ -80,7 +82,7 @@ http {{
   map $http_upgrade $imm_connection {{ default upgrade; '' ''; }}
   # Only on the private socket does the proxy say who answered.
   map $remote_addr $imm_answered_by {{ "unix:" $upstream_addr; default ''; }}
-  # What is in flight, by slot: counted from a request's headers to its end, bodies still on their way included.
+  # What is in flight, by slot: from a request's headers to its end, bodies still on their way included.
   limit_conn_zone $imm_key zone=in_flight:1m;
   limit_conn_status 503;
   limit_conn_log_level info;
@@ -100,6 +102,23 @@ CONTROL = """\
   }}
 """
 
+ERRORS = """\
+    error_page 404 @imm_nobody;
+    error_page 413 @imm_large;
+    error_page 502 504 @imm_silent;
+    error_page 503 @imm_gap;
+"""
+
+# Where requests wait while a service with a volume for one writer is replaced.
+HOLD = """\
+    location @{hold} {{
+      set $imm_key {upstream}__{slot};
+      limit_conn in_flight 65535;
+      {rewrite}error_page 502 503 504 =503 @imm_gap;
+      proxy_pass http://{upstream};
+    }}
+"""
+
 SERVER = """\
   server {{
     listen {port}{default};
@@ -107,11 +126,7 @@ SERVER = """\
     server_name {names};
     set $imm_key '';
     add_header X-Imm-Upstream $imm_answered_by always;
-    error_page 404 @imm_nobody;
-    error_page 413 @imm_large;
-    error_page 502 504 @imm_silent;
-    error_page 503 @imm_gap;
-    location @imm_nobody {{
+{errors}    location @imm_nobody {{
       default_type text/plain;
       return 404 "404: this is imm's proxy, and no app here serves $host$uri\\n";
     }}
@@ -163,7 +178,7 @@ class Nginx:
         text = self.configuration(structures)
         if session.ask("proxy_read", name="nginx.conf") != text:
             session.ask("proxy_write", name="nginx.conf.new", content=text)
-            # nginx keeps the old configuration when a new one is wrong, and tells nobody: so it is asked before.
+            # nginx keeps the old configuration when a new one is wrong, and tells nobody: it is asked before.
             code, said = engine.execute(
                 CONTAINER, ["nginx", "-t", "-q", "-e", "stderr", "-c", f"{PROXY}/nginx.conf.new"]
             )
@@ -218,20 +233,23 @@ class Nginx:
             raise ProxyError(
                 "the proxy did not reach the new instances",
                 details=[
-                    f"GET {missing['path']} of {missing['host']} should be answered by {missing['addresses']}"
-                ]
-                + [f"it was answered so: {_told(told['last'])}"],
+                    f"GET {missing['path']} of {missing['host']} should be answered by one of:"
+                    f" {', '.join(missing['addresses'])}",
+                    f"it was answered so: {_told(told['last'])}",
+                ],
                 hint="see docker logs imm-proxy, then run the command again",
             )
 
     def busy(self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float) -> list[str]:
         keys = {_upstream(app, service, slot): service for service, slot in slots.items()}
+        # What was parked when the other slot was live went on to this one, and may still be at it.
+        keys |= {f"{_hold(app, service)}__{other(slot)}": service for service, slot in slots.items()}
         if not keys:
             return []
         still = session.ask(
             "idle", sock="control.sock", keys=list(keys), seconds=seconds, within=seconds + 30
         )
-        return [keys[key] for key in still]
+        return sorted({keys[key] for key in still})
 
     def _settled(self, engine: Engine) -> None:
         """Wait for the workers that still follow the old configuration.
@@ -249,6 +267,8 @@ def _http(structures: Sequence[Structure]) -> Iterator[str]:
     default_app = by_arrival[0] if by_arrival else None
     for structure in by_arrival:
         for service, of_service in sorted(structure.sides.items()):
+            parking = f"unix:{PROXY}/park/{structure.app}.{service}"
+            yield f"  upstream {_hold(structure.app, service)} {{ server {parking} max_fails=0; }}\n"
             for slot, side in sorted(of_service.items()):
                 servers = "".join(f" server {address}:{side.port} max_fails=0;" for address in side.addresses)
                 yield (
@@ -282,15 +302,30 @@ def _server(
                 if domain is None or domain in side.domains:
                     candidates = paths.setdefault(side.path, {})
                     candidates.setdefault((structure.app, service), {})[slot] = side.strip_path
-    locations, maps = [], []
+    locations: list[str] = []
+    maps: list[str] = []
+    holds: list[str] = []
     for path, candidates in sorted(paths.items()):
         count += 1
         maps.append(_map(f"$imm_route_{count}", candidates))
         strips = any(strip for each in candidates.values() for strip in each.values())
-        held = " ".join(f"if ({_variable(*each)}__held) {{ return 503; }}" for each in candidates)
         rewrite = f"rewrite ^{path}/?(.*)$ /$1 break; " if strips and path != "/" else ""
+        held: list[str] = []
+        for app, service in candidates:
+            # A status of imm's own sends the request, method and body, to the location that holds it.
+            status = HELD_STATUS + len(held)
+            hold = f"{_hold(app, service)}_{count}"
+            held.append(
+                f"error_page {status} = @{hold}; if ({_variable(app, service)}__held) {{ return {status}; }}"
+            )
+            holds.append(
+                HOLD.format(
+                    hold=hold, rewrite=rewrite, upstream=_hold(app, service), slot=_variable(app, service)
+                )
+            )
         body = (
-            f"{{ {held} set $imm_key $imm_route_{count}; if ($imm_key = '') {{ return 404; }}"
+            f"{{ {' '.join(held)}\n{ERRORS}"
+            f" set $imm_key $imm_route_{count}; if ($imm_key = '') {{ return 404; }}"
             f" {rewrite}limit_conn in_flight 65535; proxy_pass http://$imm_key; }}\n"
         )
         if path == "/":
@@ -305,7 +340,8 @@ def _server(
         default=default,
         names=names,
         slots=slots,
-        locations="".join(locations),
+        locations="".join([*locations, *holds]),
+        errors=ERRORS,
         body_limit=BODY_LIMIT,
     )
     return text, "".join(maps), count
@@ -342,6 +378,10 @@ def _map(variable: str, candidates: Mapping[tuple[str, str], Mapping[Slot, bool]
             if slot in of_service
         ]
     return f"  map \"{key}\" {variable} {{ default '';{''.join(rows)} }}\n"
+
+
+def _hold(app: str, service: str) -> str:
+    return f"imm_hold_{_word(app)}__{_word(service)}"
 
 
 def _upstream(app: str, service: str, slot: Slot) -> str:

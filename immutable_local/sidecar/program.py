@@ -8,6 +8,8 @@ The process is the lock: it holds flocks on open files, and is the only way to f
 When its client is gone, or says nothing for HEARTBEAT_SECONDS, it ends, and all three end with it.
 """
 
+from __future__ import annotations
+
 import base64
 import contextlib
 import errno
@@ -20,40 +22,54 @@ import pathlib
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
 
+# What typing itself spells so, without the milliseconds that importing it costs each session.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
 STATE = pathlib.Path("/imm/state/data")
 PROXY = pathlib.Path("/imm/proxy/data")
 HEARTBEAT_SECONDS = 10.0
+# Reads a program from standard input: nothing of it stands in an argument list or on the host's disk.
+START = (
+    "import sys;"
+    "program=sys.stdin.buffer.read(int(sys.stdin.buffer.readline()));"
+    "exec(compile(program,'sidecar','exec'),{'__name__':'__main__'})"
+)
 # A refused connection costs the application nothing, so it is tried again at once.
 REFUSED_PAUSE_SECONDS = 0.02
 KEPT_LOGS = 60
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}")
 
 held: dict[str, int] = {}
-checks: dict[int, "Check"] = {}
+checks: dict[int, Check] = {}
 last_heard = time.monotonic()
 speaking = threading.Lock()
+parked: list[subprocess.Popen[bytes]] = []
 
 
 class Refusal(Exception):
     """What the client is told instead of an answer."""
 
-    def __init__(self, kind, **facts):
+    def __init__(self, kind: str, **facts: Any) -> None:
         super().__init__(kind)
         self.told = {"kind": kind, **facts}
 
 
-def named(name):
+def named(name: str) -> str:
     """A name that is safe as one part of a path."""
     if not NAME.fullmatch(name):
         raise Refusal("bad_name", name=name)
     return name
 
 
-def now():
+def now() -> str:
     seconds = time.time()
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
 
@@ -61,7 +77,7 @@ def now():
 # Files: whole or not at all
 
 
-def write_whole(path, content, mode=0o644):
+def write_whole(path: pathlib.Path, content: bytes, mode: int = 0o644) -> None:
     """Write under a temporary name, sync, rename: a crash leaves the old content or the new, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".new-{os.getpid()}-{threading.get_ident()}-{path.name}")
@@ -78,7 +94,7 @@ def write_whole(path, content, mode=0o644):
     sync_folder(path.parent)
 
 
-def sync_folder(path):
+def sync_folder(path: pathlib.Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -86,7 +102,7 @@ def sync_folder(path):
         os.close(fd)
 
 
-def read_json(path):
+def read_json(path: pathlib.Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -95,14 +111,14 @@ def read_json(path):
         raise Refusal("broken_file", path=str(path), reason=str(broken)) from broken
 
 
-def dump(value):
+def dump(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 # Locks
 
 
-def lock(name, who, wait=0.0):
+def lock(name: str, who: dict[str, Any], wait: float = 0.0) -> bool:
     """Take a lock, waiting `wait` seconds at most; refused with who holds it, from where, since when."""
     if name in held:
         return True
@@ -126,20 +142,20 @@ def lock(name, who, wait=0.0):
     return True
 
 
-def unlock(name):
+def unlock(name: str) -> None:
     fd = held.pop(name, None)
     if fd is not None:
         os.ftruncate(fd, 0)
         os.close(fd)
 
 
-def need(name):
+def need(name: str) -> None:
     """Whoever writes holds the lock: a client that lost it can do no harm."""
     if name not in held:
         raise Refusal("not_locked", name=name)
 
 
-def still_locked(name):
+def still_locked(name: str) -> bool:
     """Whether a client that was away may still act on the engine: refused when it lost its lock."""
     need(name)
     return True
@@ -148,7 +164,7 @@ def still_locked(name):
 # What is known of an app
 
 
-def app_state(app):
+def app_state(app: str) -> dict[str, Any]:
     """Everything that a deployment has to know before it begins, in one answer."""
     named(app)
     live = PROXY / "apps" / app / "live"
@@ -162,7 +178,7 @@ def app_state(app):
     }
 
 
-def structures():
+def structures() -> dict[str, Any]:
     """Every app's routes, as they were last written."""
     found = {}
     folder = PROXY / "apps"
@@ -173,7 +189,7 @@ def structures():
     return found
 
 
-def live_releases():
+def live_releases() -> dict[str, Any]:
     """Which release of each app is live."""
     folder = PROXY / "apps"
     return {
@@ -182,17 +198,17 @@ def live_releases():
     }
 
 
-def doing_write(app, told):
+def doing_write(app: str, told: dict[str, Any]) -> None:
     need(f"app-{app}")
     write_whole(STATE / "doing" / f"{named(app)}.json", dump(told))
 
 
-def doing_clear(app):
+def doing_clear(app: str) -> None:
     need(f"app-{app}")
     (STATE / "doing" / f"{named(app)}.json").unlink(missing_ok=True)
 
 
-def origin_write(app, told):
+def origin_write(app: str, told: dict[str, Any]) -> None:
     need(f"app-{app}")
     write_whole(STATE / "origins" / f"{named(app)}.json", dump(told))
 
@@ -200,7 +216,7 @@ def origin_write(app, told):
 # The ledger: one record a file, its content's hash in its name
 
 
-def ledger_append(app, record):
+def ledger_append(app: str, record: dict[str, Any]) -> int:
     need(f"app-{app}")
     folder = STATE / "ledger" / named(app)
     numbers = [int(name[:8]) for name in os.listdir(folder) if name[:8].isdigit()] if folder.is_dir() else []
@@ -210,7 +226,7 @@ def ledger_append(app, record):
     return number
 
 
-def ledger_read(app):
+def ledger_read(app: str) -> list[dict[str, Any]]:
     folder = STATE / "ledger" / named(app)
     records = []
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
@@ -225,9 +241,9 @@ def ledger_read(app):
     return records
 
 
-def apps():
+def apps() -> list[str]:
     """Every app that the ledger or the proxy knows."""
-    known = set()
+    known: set[str] = set()
     for folder in (STATE / "ledger", PROXY / "apps"):
         known |= set(os.listdir(folder)) if folder.is_dir() else set()
     return sorted(known)
@@ -236,8 +252,8 @@ def apps():
 # The live link
 
 
-def point(app, flags, release):
-    """Make a release live: a new generation beside the old, then one rename. Returns its number and the moment."""
+def point(app: str, flags: list[str], release: dict[str, Any]) -> dict[str, Any]:
+    """Make a release live: a new generation beside the old, then one rename. Returns number and moment."""
     need(f"app-{app}")
     folder = PROXY / "apps" / named(app)
     folder.mkdir(parents=True, exist_ok=True)
@@ -260,7 +276,7 @@ def point(app, flags, release):
     return {"generation": generation, "at": flipped}
 
 
-def unpoint(app):
+def unpoint(app: str) -> None:
     """Nothing of this app is live any more."""
     need(f"app-{app}")
     folder = PROXY / "apps" / named(app)
@@ -269,31 +285,31 @@ def unpoint(app):
         sync_folder(folder)
 
 
-def structure_write(app, told):
+def structure_write(app: str, told: dict[str, Any]) -> None:
     need(f"app-{app}")
     need("host")
     write_whole(PROXY / "apps" / named(app) / "structure.json", dump(told))
 
 
-def app_remove(app):
+def app_remove(app: str) -> None:
     """Forget an app's routes and live link; its ledger, secrets and logs stay."""
     need(f"app-{app}")
     need("host")
     shutil.rmtree(PROXY / "apps" / named(app), ignore_errors=True)
 
 
-def proxy_write(name, content):
+def proxy_write(name: str, content: str) -> None:
     need("host")
     write_whole(PROXY / named(name), content.encode())
 
 
-def proxy_rename(old, new):
+def proxy_rename(old: str, new: str) -> None:
     need("host")
     os.rename(PROXY / named(old), PROXY / named(new))
     sync_folder(PROXY)
 
 
-def proxy_read(name):
+def proxy_read(name: str) -> str | None:
     try:
         return (PROXY / named(name)).read_text()
     except FileNotFoundError:
@@ -306,20 +322,19 @@ def proxy_read(name):
 class Check(threading.Thread):
     """Asks one instance again and again until it is healthy; remembers what it last saw."""
 
-    def __init__(self, target):
+    def __init__(self, target: dict[str, Any]) -> None:
         super().__init__(daemon=True)
         self.target = target
         self.healthy = False
-        self.stopped = False
-        self.seen = {}
-        self.last = None
+        self.seen: dict[str, int] = {}
+        self.last: dict[str, Any] | None = None
         self.changed = threading.Event()
         self.ended = threading.Event()
 
-    def run(self):
-        while not self.stopped:
+    def run(self) -> None:
+        while not self.ended.is_set():
             answer = ask(self.target)
-            if self.stopped:
+            if self.ended.is_set():
                 break
             self.last = answer
             key = json.dumps(answer, sort_keys=True)
@@ -333,12 +348,12 @@ class Check(threading.Thread):
                 min(REFUSED_PAUSE_SECONDS, self.target["interval"]) if refused else self.target["interval"]
             )
 
-    def told(self):
+    def told(self) -> dict[str, Any]:
         seen = [{**json.loads(key), "times": times} for key, times in self.seen.items()]
         return {"healthy": self.healthy, "last": self.last, "seen": seen[-8:]}
 
 
-def ask(target):
+def ask(target: dict[str, Any]) -> dict[str, Any]:
     """One health check: the status, or why there is none."""
     connection = http.client.HTTPConnection(target["address"], target["port"], timeout=target["timeout"])
     try:
@@ -347,9 +362,10 @@ def ask(target):
         )
         response = connection.getresponse()
         low, high = target["status"]
-        told = {"status": response.status, "healthy": low <= response.status <= high}
-        if response.getheader("Location"):
-            told["location"] = response.getheader("Location")[:500]
+        told: dict[str, Any] = {"status": response.status, "healthy": low <= response.status <= high}
+        location = response.getheader("Location")
+        if location:
+            told["location"] = location[:500]
         return told
     except TimeoutError:
         return {"failed": "timeout"}
@@ -367,7 +383,7 @@ def ask(target):
         connection.close()
 
 
-def check_begin(targets):
+def check_begin(targets: list[dict[str, Any]]) -> list[int]:
     """Begin to ask each target until it is healthy; returns the checks' numbers."""
     begun = []
     for target in targets:
@@ -378,7 +394,7 @@ def check_begin(targets):
     return begun
 
 
-def check_poll(numbers, wait):
+def check_poll(numbers: list[int], wait: float) -> list[dict[str, Any]]:
     """What each check has seen; returns as soon as all are healthy, after `wait` seconds at the latest."""
     deadline = time.monotonic() + wait
     for number in numbers:
@@ -386,18 +402,17 @@ def check_poll(numbers, wait):
     return [checks[number].told() for number in numbers]
 
 
-def check_end(numbers):
+def check_end(numbers: list[int]) -> list[dict[str, Any]]:
     for number in numbers:
-        checks[number].stopped = True
         checks[number].ended.set()
     return [checks[number].told() for number in numbers]
 
 
-def ask_all(targets):
+def ask_all(targets: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
     """Ask each target once, side by side."""
-    answers = [None] * len(targets)
+    answers: list[dict[str, Any] | None] = [None] * len(targets)
 
-    def answer(index, target):
+    def answer(index: int, target: dict[str, Any]) -> None:
         answers[index] = ask(target)
 
     threads = [threading.Thread(target=answer, args=each, daemon=True) for each in enumerate(targets)]
@@ -412,24 +427,24 @@ def ask_all(targets):
 
 
 class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path, timeout):
+    def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self.path = path
 
-    def connect(self):
+    def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.path)
 
 
-def through(sock, path, host="localhost", timeout=5.0):
-    """One request through a socket of the proxy's: its status, headers and the begin of its body, or why not."""
+def through(sock: str, path: str, host: str = "localhost", timeout: float = 5.0) -> dict[str, Any]:
+    """One request through a socket of the proxy's: status, headers and the begin of its body, or why not."""
     connection = UnixConnection(str(PROXY / "run" / named(sock)), timeout)
     try:
         connection.request("GET", path, headers={"Host": host, "User-Agent": "imm-confirm"})
         response = connection.getresponse()
         headers = {name.lower(): value for name, value in response.getheaders()}
-        # A stream never ends: what the headers say is enough for those who ask for a path of an application's.
+        # A stream never ends: the headers are enough for those who ask for a path of an application's.
         body = response.read(4096).decode(errors="replace") if host == "localhost" else ""
         return {"status": response.status, "headers": headers, "body": body}
     except (OSError, http.client.HTTPException) as failed:
@@ -438,14 +453,14 @@ def through(sock, path, host="localhost", timeout=5.0):
         connection.close()
 
 
-def confirm(sock, requests, seconds):
-    """Ask through the proxy until each request was answered by one of its addresses; returns what is missing.
+def confirm(sock: str, requests: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Ask through the proxy until one of its addresses answered each request; returns what is missing.
 
     The proxy says on this socket alone which upstream answered, so the proof is the address, not a status.
     """
     deadline = time.monotonic() + seconds
     missing = list(requests)
-    last = {}
+    last: dict[str, Any] = {}
     while missing:
         request = missing[0]
         last = through(sock, request["path"], request["host"], request["timeout"])
@@ -459,8 +474,8 @@ def confirm(sock, requests, seconds):
     return {"missing": [], "last": last}
 
 
-def loaded(sock, generation, seconds):
-    """Wait until the proxy serves the configuration of that name; three answers in a row, as workers overlap."""
+def loaded(sock: str, generation: str, seconds: float) -> dict[str, Any]:
+    """Wait until the proxy serves the configuration of that name: thrice in a row, as workers overlap."""
     deadline = time.monotonic() + seconds
     in_a_row = 0
     while in_a_row < 3:
@@ -473,8 +488,8 @@ def loaded(sock, generation, seconds):
     return {"loaded": True}
 
 
-def idle(sock, keys, seconds):
-    """Wait until nothing is in flight for the keys, as the proxy counts; returns those that still are busy."""
+def idle(sock: str, keys: list[str], seconds: float) -> list[str]:
+    """Wait until nothing is in flight for the keys, as the proxy counts; returns those still busy."""
     deadline = time.monotonic() + seconds
     busy = list(keys)
     while True:
@@ -487,12 +502,12 @@ def idle(sock, keys, seconds):
 # Secrets: files of this volume alone, never in a record
 
 
-def secret_path(app, name):
+def secret_path(app: str, name: str) -> pathlib.Path:
     return STATE / "secrets" / named(app) / named(name)
 
 
-def secret_set(app, name, value):
-    """Keep a secret; returns whether it changed. Its version says that it changed, and nothing of what it is."""
+def secret_set(app: str, name: str, value: str) -> bool:
+    """Keep a secret; returns whether it changed. Its version says that it changed, nothing of what it is."""
     need(f"app-{app}")
     before = read_json(secret_path(app, name))
     if before is not None and before["value"] == value:
@@ -503,7 +518,7 @@ def secret_set(app, name, value):
     return True
 
 
-def secret_list(app):
+def secret_list(app: str) -> dict[str, Any]:
     folder = STATE / "secrets" / named(app)
     found = {}
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
@@ -513,14 +528,14 @@ def secret_list(app):
     return found
 
 
-def secret_values(app, names):
+def secret_values(app: str, names: list[str]) -> dict[str, str]:
     """The values themselves, for the client that hands them to an instance."""
     need(f"app-{app}")
     told = {name: read_json(secret_path(app, name)) for name in names}
     return {name: each["value"] for name, each in told.items() if each is not None}
 
 
-def secret_remove(app, name):
+def secret_remove(app: str, name: str) -> bool:
     need(f"app-{app}")
     path = secret_path(app, name)
     existed = path.exists()
@@ -531,7 +546,7 @@ def secret_remove(app, name):
 # Logs of instances that are gone
 
 
-def log_keep(app, name, content):
+def log_keep(app: str, name: str, content: str) -> None:
     """Keep the log of an instance (base64); the oldest go when there are more than KEPT_LOGS."""
     need(f"app-{app}")
     folder = STATE / "logs" / named(app)
@@ -541,23 +556,72 @@ def log_keep(app, name, content):
         path.unlink(missing_ok=True)
 
 
-def log_list(app):
+def log_list(app: str) -> list[str]:
     folder = STATE / "logs" / named(app)
     kept = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns) if folder.is_dir() else []
     return [path.stem for path in kept]
 
 
-def log_read(app, name):
+def log_read(app: str, name: str) -> str | None:
     try:
         return base64.b64encode((STATE / "logs" / named(app) / f"{named(name)}.log").read_bytes()).decode()
     except FileNotFoundError:
         return None
 
 
+# Parked requests
+
+
+def park_path(app: str, service: str) -> str:
+    return str(PROXY / "park" / f"{named(app)}.{named(service)}")
+
+
+def park(app: str, service: str, program: str, seconds: float, most: int) -> bool:
+    """Begin to park a service's requests, in a process of its own that outlives this session."""
+    need(f"app-{app}")
+    asked = json.dumps({"path": park_path(app, service), "seconds": seconds, "most": most})
+    # One that still passes on what waited in an earlier deployment takes in nothing more.
+    park_tell(app, service, {"close": True})
+    # Its standard input ends with this session: so it knows when nobody will release what it holds.
+    parking = subprocess.Popen(
+        [sys.executable, "-ISB", "-c", START, asked],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    parked.append(parking)
+    assert parking.stdin is not None and parking.stdout is not None
+    parking.stdin.write(b"%d\n%s" % (len(program.encode()), program.encode()))
+    parking.stdin.flush()
+    if parking.stdout.readline() != b"ready\n":
+        raise Refusal("not_parked", app=app, service=service)
+    return True
+
+
+def park_release(app: str, service: str, to: list[list[object]]) -> dict[str, int] | None:
+    """Let parked requests go on to these addresses; how many waited, or None when nothing was parked."""
+    need(f"app-{app}")
+    return park_tell(app, service, {"to": to})
+
+
+def park_tell(app: str, service: str, told: dict[str, object]) -> dict[str, int] | None:
+    try:
+        with socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(2.0)
+            control.connect(park_path(app, service) + ".ctl")
+            control.sendall(dump(told) + b"\n")
+            answered: dict[str, int] = json.loads(control.makefile().readline())
+            return answered
+    except (OSError, ValueError):
+        # Nobody parks there any more: its process ended, or the sidecar was made anew.
+        return None
+
+
 # The session
 
 
-def hello():
+def hello() -> dict[str, Any]:
     """What the client must know first: whether this sidecar still shares the proxy's network."""
     free = shutil.disk_usage(STATE).free
     return {
@@ -567,22 +631,24 @@ def hello():
     }
 
 
-def beat():
+def beat() -> bool:
     return True
 
 
-ASKED = {
+ASKED: dict[str, Callable[..., Any]] = {
     each.__name__: each
     for each in (
-        hello, beat, lock, unlock, still_locked, app_state, structures, live_releases, apps, doing_write, doing_clear, origin_write,
-        ledger_append, ledger_read, point, unpoint, structure_write, app_remove, proxy_write, proxy_rename, proxy_read,
+        hello, beat, lock, unlock, still_locked, app_state, structures, live_releases, apps,
+        doing_write, doing_clear, origin_write, ledger_append, ledger_read,
+        point, unpoint, structure_write, app_remove, proxy_write, proxy_rename, proxy_read,
         check_begin, check_poll, check_end, ask_all, confirm, loaded, idle, through,
         secret_set, secret_list, secret_values, secret_remove, log_keep, log_list, log_read,
+        park, park_release,
     )
 }  # fmt: skip
 
 
-def answer(request):
+def answer(request: dict[str, Any]) -> None:
     number = request.pop("id")
     try:
         told = {"id": number, "ok": ASKED[request.pop("do")](**request)}
@@ -601,7 +667,7 @@ def answer(request):
         sys.stdout.buffer.flush()
 
 
-def end_when_silent():
+def end_when_silent() -> None:
     """A client that froze holds nothing: what it held is free again after HEARTBEAT_SECONDS."""
     while True:
         silent = time.monotonic() - last_heard
@@ -610,8 +676,8 @@ def end_when_silent():
         time.sleep(max(0.05, HEARTBEAT_SECONDS - silent))
 
 
-def main():
-    global last_heard
+def main() -> None:
+    global last_heard  # noqa: PLW0603 (one process is one session)
     os.umask(0o022)
     with contextlib.suppress(OSError):
         (STATE / "locks").mkdir(parents=True, exist_ok=True)

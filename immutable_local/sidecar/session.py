@@ -1,4 +1,4 @@
-"""The session that drives the sidecar: a lock while it lives, and the only way to flip or to write the ledger."""
+"""The session that drives the sidecar: a lock while it lives, the only way to flip or to write the ledger."""
 
 from __future__ import annotations
 
@@ -15,17 +15,12 @@ from typing import Any, Self
 
 from immutable_local.engine import Engine
 from immutable_local.errors import ImmError, Locked, SessionLost
+from immutable_local.sidecar.program import START
 
 HEARTBEAT_SECONDS = 2.0
 ANSWER_SECONDS = 30.0
 STDOUT = 1
 PROGRAM = Path(__file__).with_name("program.py")
-# Reads the program from standard input: nothing of it stands in an argument list or on the host's disk.
-START = (
-    "import sys;"
-    "program=sys.stdin.buffer.read(int(sys.stdin.buffer.readline()));"
-    "exec(compile(program,'sidecar','exec'),{'__name__':'__main__'})"
-)
 
 
 class Session:
