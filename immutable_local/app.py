@@ -20,7 +20,7 @@ def _frozen(entries: Mapping[str, str] | None = None) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Build:
-    """How the app's own image is built. Paths are relative to imm.toml's folder."""
+    """How the app's own image is built: `context` from imm.toml's folder on, `dockerfile` from the context on."""
 
     context: str = "."
     dockerfile: str = "Dockerfile"

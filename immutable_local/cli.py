@@ -94,11 +94,7 @@ def init() -> None:
     from immutable_local.init import propose
 
     path = asked.file
-    text = propose(path.parent)
-    if path.exists():
-        raise UsageError(
-            f"{path} is there already; nothing was written", code="exists", hint="edit it, or move it away"
-        )
+    text = propose(path.parent, path.name)
     try:
         path.write_text(text)
     except OSError as failed:
@@ -161,9 +157,8 @@ def up(
     from immutable_local import deploy
     from immutable_local.deployment import Options
 
-    app, folder = _app()
     how = Options(wait=_seconds(wait), fresh=fresh, take_over=take_over)
-    _deploy(app.name, lambda tell: deploy.up(_engine(), app, folder, how, tell))
+    _deploy(lambda app, folder, tell: deploy.up(_engine(), app, folder, how, tell))
 
 
 @cli.command(epilog=GLOBAL_OPTIONS)
@@ -177,9 +172,8 @@ def revert(
     from immutable_local import deploy
     from immutable_local.deployment import Options
 
-    app, _ = _app()
     how = Options(wait=_seconds(wait))
-    _deploy(app.name, lambda tell: deploy.revert(_engine(), app.name, number, how, app.keep, tell))
+    _deploy(lambda app, _, tell: deploy.revert(_engine(), app.name, number, how, app.keep, tell))
 
 
 @cli.command(epilog=GLOBAL_OPTIONS)
@@ -188,9 +182,8 @@ def down(wait: Wait = "0s") -> None:
     from immutable_local import deploy
     from immutable_local.deployment import Options
 
-    app, _ = _app()
     how = Options(wait=_seconds(wait))
-    _deploy(app.name, lambda tell: deploy.down(_engine(), app.name, how, tell))
+    _deploy(lambda app, _, tell: deploy.down(_engine(), app.name, how, tell))
 
 
 @cli.command(epilog=GLOBAL_OPTIONS)
@@ -519,28 +512,33 @@ def _teller(app: str) -> Teller:
     return Teller(_terminal().hear)
 
 
-def _deploy(app: str, command: Callable[[Teller], Result]) -> None:
-    """Run a deployment, showing its steps; its result is the last thing said."""
+def _deploy(command: Callable[[App, Path, Teller], Result]) -> None:
+    """Run a deployment, showing its steps; its result is the last thing said, also of a wrong imm.toml."""
     from immutable_local import render
     from immutable_local.events import Result, Teller
 
     terminal = _terminal()
-    tell = Teller(render.JsonLines(app, terminal).hear if asked.json else terminal.hear)
+    tell = Teller(terminal.hear)
+    name = ""
     try:
+        app, folder = _app()
+        name = app.name
+        if asked.json:
+            tell.listener = render.JsonLines(name, terminal).hear
         with _interruptible():
-            result = command(tell)
+            result = command(app, folder, tell)
     except (ImmError, KeyboardInterrupt) as failed:
         error = failed if isinstance(failed, ImmError) else _interrupted(tell)
         if asked.json:
             render.print_json(
-                render.result_json(Result("failed", tell.release, None, tell.seconds, error=error), app)
+                render.result_json(Result("failed", tell.release, None, tell.seconds, error=error), name)
             )
             error.told = True
         raise error from failed
     if asked.json:
-        render.print_json(render.result_json(result, app))
+        render.print_json(render.result_json(result, name))
     else:
-        print(render.result_text(result, app))
+        print(render.result_text(result, name))
 
 
 @contextmanager

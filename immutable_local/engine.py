@@ -632,10 +632,15 @@ def context_paths(root: Path, dockerfile: str) -> set[str]:
 @contextmanager
 def pack_context(root: Path, dockerfile: str) -> Iterator[tuple[Any, str]]:
     """A build's context as a tar, for the API's builder, with the Dockerfile's name inside it."""
+    from docker.api.build import process_dockerfile
     from docker.utils.build import create_archive
 
-    packed = create_archive(str(root), files=sorted(context_paths(root, dockerfile)), gzip=False)
+    # A Dockerfile outside of the context travels beside it, under a name of its own.
+    name, content = process_dockerfile(dockerfile, str(root))
+    extra = [(name, content)] if content is not None else []
+    files = sorted(context_paths(root, dockerfile))
+    packed = create_archive(str(root), files=files, gzip=False, extra_files=extra)
     try:
-        yield packed, dockerfile
+        yield packed, str(name)
     finally:
         packed.close()

@@ -10,7 +10,7 @@ from immutable_local import labels as label
 from immutable_local import network, secret, volume
 from immutable_local.app import Service
 from immutable_local.engine import Engine, endpoint, volume_mount
-from immutable_local.errors import EngineRefused
+from immutable_local.errors import EngineRefused, ImmError
 from immutable_local.host import bounded_log
 from immutable_local.release import Release
 from immutable_local.routes import Slot
@@ -60,6 +60,13 @@ def start(
         else dict.fromkeys(service.tmpfs, TMP_OPTIONS)
     )
     network_name = network.app_network(app)
+    stranger = engine.find(name)
+    if stranger is not None:
+        raise ImmError(
+            f"there is a container named {name} that imm did not make for {app}",
+            code="name_taken",
+            hint=f"rename or remove it, then run the command again: docker rename {name} NEW_NAME",
+        )
     container = engine.create(
         name,
         image,
@@ -97,11 +104,23 @@ def start(
         if service.secrets:
             user = service.user or str(engine.inspect(container)["Config"].get("User") or "")
             secret.hand_over(engine, container, secrets, user)
-        engine.start(container)
+        _start(engine, container, name, service)
     except BaseException:
         engine.remove(container)
         raise
     return Instance(name, container, service, slot, address)
+
+
+def _start(engine: Engine, container: str, name: str, service: Service) -> None:
+    try:
+        engine.start(container)
+    except EngineRefused as refused:
+        raise ImmError(
+            f"{name} did not start",
+            code="not_started",
+            details=[refused.explanation],
+            hint=f"correct services.{service.name}.command, its user or its image, then run imm up",
+        ) from refused
 
 
 def discard(engine: Engine, session: Session, app: str, container: str, name: str) -> None:

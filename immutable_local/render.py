@@ -67,6 +67,10 @@ class Terminal:
         if error.hint:
             self._line(f"  {self.paint('next:', '1')} {error.hint}")
 
+    def build_begins(self) -> None:
+        """From now on the builder's output is held back, until it has taken long."""
+        self._building, self._held_back = time.monotonic(), []
+
     def paint(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self.color else text
 
@@ -88,7 +92,7 @@ class Terminal:
 
     def _step(self, event: StepEvent) -> None:
         if event.step == "build" and event.state == "begun":
-            self._building, self._held_back = time.monotonic(), []
+            self.build_begins()
         if event.step not in IN_WORDS or event.state in ("begun", "skipped"):
             return
         seconds = event.seconds or 0.0
@@ -112,6 +116,8 @@ class JsonLines:
         if isinstance(event, Note):
             self.notes.hear(event)
             return
+        if event.step == "build" and event.state == "begun":
+            self.notes.build_begins()
         told: dict[str, Any] = {
             "at": now(),
             "app": self.app,
@@ -129,7 +135,7 @@ def result_json(result: Result, app: str) -> dict[str, Any]:
     """The last line of `up --json` and `revert --json`."""
     told: dict[str, Any] = {
         "at": now(),
-        "app": app,
+        "app": app or None,
         "event": "result",
         "outcome": result.outcome,
         "release": result.release,

@@ -12,7 +12,7 @@ from immutable_local.errors import ImmError
 class Undo(ExitStack):
     """An ExitStack of undo steps. One that fails is reported to `report`, and the others still run."""
 
-    def __init__(self, report: Callable[[str], Any] = print) -> None:
+    def __init__(self, report: Callable[[str], Any]) -> None:
         super().__init__()
         self._report = report
 

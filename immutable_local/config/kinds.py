@@ -107,7 +107,7 @@ def duration(least: float, most: float) -> Kind[float]:
     bounds = f"from {units.told_seconds(least)} to {units.told_seconds(most)}"
 
     def read(value: object) -> float:
-        if quoted(value):
+        if not isinstance(value, str):
             raise mismatch("a time with its unit", value, quoted(value, "s"))
         amount = units.seconds(form.read(value))
         if not least <= amount <= most:
@@ -134,7 +134,7 @@ def size(least: int, most: int) -> Kind[int]:
 
 
 def meant(word: str, known: Iterable[str]) -> str:
-    """ ", did you mean X?" if a known word is close, else nothing."""
+    """The end of an error that suggests a known word close to this one; "" if none is."""
     by_lower_case = {each.lower(): each for each in known if each != word}
     close = difflib.get_close_matches(word[:100].lower(), by_lower_case, n=1, cutoff=0.65)
     return f", did you mean {by_lower_case[close[0]]}?" if close else ""
@@ -148,7 +148,7 @@ def mismatch(must_be: str, value: object, hint: str = "") -> Wrong:
 def shown(value: object) -> str:
     """A value as an error shows it: short, and nothing in it that a terminal would obey."""
     if isinstance(value, int) and abs(value) >= 10**18:
-        return f"{'-' if value < 0 else ''}1000000000000000000..."
+        return "a number of more than 18 digits"
     told = f'"{value}"' if isinstance(value, str) and value.isprintable() else repr(value)
     return told if len(told) <= 80 else f"{told[:76]}..."
 
@@ -167,8 +167,8 @@ def _type_of(value: object) -> str:
 
 
 def quoted(value: object, unit: str = "") -> str:
-    """The advice to write a number as a string; "" for what isn't one."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    """The advice to write a number as a string; "" for what isn't one, or is absurd."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) >= 10**18:
         return ""
     return f'write "{shown(value)}{unit}"'
 

@@ -350,8 +350,8 @@ def _server(
 def _slot_variables(structure: Structure) -> str:
     """Which slot serves, read from the live link for each request.
 
-    `held` is looked at before the slot: a request that comes in the moment of a flip then either waits or meets
-    the slot of the new generation, never the old slot without the hold.
+    `held` is looked at before the slot: a request that comes in the moment of a flip then either waits or
+    meets the slot of the new generation, never the old slot without the hold.
     """
     live = f"{PROXY}/apps/{structure.app}/live"
     lines = []

@@ -142,8 +142,8 @@ def _refused(told: Mapping[str, Any]) -> ImmError:
     if kind == "locked":
         holder = told["holder"]
         return Locked(
-            f"{holder.get('command', 'another deployment')} by {holder.get('by', 'somebody')} holds the lock"
-            f" since {holder.get('since', 'just now')}",
+            f"{holder.get('command', 'another deployment')} by {holder.get('by', 'somebody')}"
+            f" from {holder.get('from', 'somewhere')} holds the lock since {holder.get('since', 'just now')}",
             hint="wait for it with --wait 5m; if its client is gone, the lock frees itself within 10 s",
         )
     if kind == "disk_full":

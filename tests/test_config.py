@@ -1,0 +1,576 @@
+"""imm.toml is read completely, or refused cleanly. Nothing here needs an engine."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck as Check
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from immutable_local.app import App, HealthCheck, Mount, Service, Volume, from_json, to_json
+from immutable_local.config import MOST_BYTES, check_secret_name, env_file, read, units
+from immutable_local.config.findings import Wrong
+from immutable_local.config.keys import SERVICE
+from immutable_local.config.lines import key_lines, nearest
+from immutable_local.config.values import name_from
+from immutable_local.errors import ConfigError, UsageError
+
+Reader = Callable[[str], App]
+
+SHORTEST = 'name = "hello"\n\n[services.web]\nport = 8000\n'
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Reader:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+
+    def reader(text: str) -> App:
+        (tmp_path / "imm.toml").write_text(text)
+        return read(tmp_path / "imm.toml")
+
+    return reader
+
+
+@pytest.fixture
+def web(app: Reader) -> Callable[[str], Service]:
+    """The service web of the shortest imm.toml with more lines."""
+    return lambda lines: app(SHORTEST + lines + "\n").service("web")
+
+
+def refusal(path: Path) -> ConfigError:
+    with pytest.raises(ConfigError) as refused:
+        read(path)
+    return refused.value
+
+
+def test_the_shortest_file_must_do(app: Reader) -> None:
+    told = app(SHORTEST)
+    assert told == App("hello", (Service("web", port=8000, domains=("hello.localhost",)),))
+    assert told.services[0].read_only
+
+
+def test_every_key_that_is_built_must_be_read(app: Reader, tmp_path: Path) -> None:
+    (tmp_path / "prod.env").write_text("LOG_LEVEL=debug\nREGION=eu\n")
+    told = app(
+        """
+        name = "shop"
+        [build]
+        context = "."
+        dockerfile = "./Dockerfile"
+        target = "prod"
+        args = { PYTHON = 3.12 }
+        [services.web]
+        port = 8000
+        domains = ["Shop.Example.com", "192.168.0.7"]
+        path = "/shop/"
+        strip_path = true
+        command = ["gunicorn", "shop:app"]
+        environment = { LOG_LEVEL = "info" }
+        env_file = ["prod.env"]
+        secrets = ["DATABASE_URL"]
+        volumes = ["uploads:/data//uploads/"]
+        replicas = 2
+        healthcheck = { path = "/up?deep=1", timeout = "2s", start_period = "1m30s", status = 204 }
+        drain = "1m"
+        stop_grace_period = "0s"
+        user = "1000:1000"
+        read_only = false
+        tmpfs = ["/run"]
+        cap_add = ["CAP_NET_BIND_SERVICE", "chown"]
+        memory = "512m"
+        cpus = 1
+        [services.db]
+        image = "postgres:16"
+        volumes = ["pgdata:/var/lib/postgresql/data"]
+        healthcheck = { command = "pg_isready -U 'the app'" }
+        [volumes.uploads]
+        writers = "many"
+        [release]
+        keep = 3
+        """
+    )
+    assert told.service("web") == Service(
+        "web",
+        port=8000,
+        domains=("shop.example.com", "192.168.0.7"),
+        path="/shop",
+        strip_path=True,
+        command=("gunicorn", "shop:app"),
+        environment={"LOG_LEVEL": "info", "REGION": "eu"},
+        secrets=("DATABASE_URL",),
+        volumes=(Mount("uploads", "/data/uploads"),),
+        replicas=2,
+        healthcheck=HealthCheck("/up?deep=1", None, 0.5, 2.0, 90.0, (204, 204)),
+        drain=60.0,
+        stop_grace_period=0.0,
+        user="1000:1000",
+        read_only=False,
+        tmpfs=("/run",),
+        cap_add=("NET_BIND_SERVICE", "CHOWN"),
+        memory=512 << 20,
+        cpus=1.0,
+    )
+    assert told.service("db") == Service(
+        "db",
+        image="postgres:16",
+        volumes=(Mount("pgdata", "/var/lib/postgresql/data"),),
+        healthcheck=HealthCheck(command=("pg_isready", "-U", "the app")),
+        read_only=False,
+    )
+    assert (told.build.target, dict(told.build.args), told.keep) == ("prod", {"PYTHON": "3.12"}, 3)
+    assert told.build.dockerfile == "Dockerfile"
+    assert from_json(to_json(told)) == told
+
+
+def test_a_volume_that_is_only_mounted_must_have_one_writer(app: Reader) -> None:
+    told = app(SHORTEST + 'volumes = ["data:/data"]\n[volumes.other]\nwriters = "many"\n')
+    assert told.volumes == (Volume("other", "many"), Volume("data", "one"))
+
+
+def test_defaults_told_to_editors_must_be_those_of_the_app(app: Reader) -> None:
+    """Each `default "x"` in the meaning of a key, written out, must change nothing."""
+    minimal = app(SHORTEST)
+    told = {name: key["description"] for name, key in SERVICE.schema["properties"].items()}
+    defaults = {
+        name: meaning.rpartition("; default ")[2].split(",")[0]
+        for name, meaning in told.items()
+        if "; default " in meaning
+    }
+    assert {"replicas", "drain", "stop_grace_period", "path", "read_only"} <= defaults.keys()
+    for name, default in defaults.items():
+        assert app(f"{SHORTEST}{name} = {default}\n") == minimal, name
+
+
+def test_environment_values_may_hold_anything_that_an_environment_can(web: Callable[[str], Service]) -> None:
+    told = web(
+        """environment = { A = "a\\nb", B = 'q"u', C = true, D = 5, E = 1.5, "f.g-h" = "", I = "ü=$x" }"""
+    )
+    assert told.environment == {
+        "A": "a\nb",
+        "B": 'q"u',
+        "C": "true",
+        "D": "5",
+        "E": "1.5",
+        "f.g-h": "",
+        "I": "ü=$x",
+    }
+
+
+@pytest.mark.parametrize("user", ["root", "0", "1000:1000", "app:www-data"])
+def test_users_must_be_taken_as_docker_takes_them(web: Callable[[str], Service], user: str) -> None:
+    assert web(f'user = "{user}"').user == user
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "redis",
+        "postgres:16",
+        "ghcr.io/a/b-c__d:v1.2",
+        "localhost:5000/x",
+        f"a/b:1@sha256:{'0' * 64}",
+        "imm.local/x:1",
+    ],
+)
+def test_images_must_be_taken_as_docker_takes_them(app: Reader, image: str) -> None:
+    assert app(f'name = "x"\n[services.db]\nimage = "{image}"\n').service("db").image == image
+
+
+def test_services_may_share_a_domain_on_paths_of_their_own(app: Reader) -> None:
+    told = app(SHORTEST + '[services.api]\nport = 9000\npath = "/api"\n')
+    assert [service.path for service in told.services] == ["/", "/api"]
+
+
+def test_services_with_images_of_their_own_must_need_no_dockerfile(tmp_path: Path) -> None:
+    (tmp_path / "imm.toml").write_text('name = "x"\n[services.web]\nimage = "nginx"\nport = 80\n')
+    assert not read(tmp_path / "imm.toml").builds
+
+
+def test_a_missing_dockerfile_must_be_told(tmp_path: Path) -> None:
+    (tmp_path / "imm.toml").write_text(SHORTEST)
+    refused = refusal(tmp_path / "imm.toml")
+    assert refused.message == 'build.dockerfile: there is no file "Dockerfile" (imm.toml)'
+    assert "write a Dockerfile" in refused.hint
+
+
+def test_a_dockerfile_must_be_looked_for_in_the_context(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "prod.Dockerfile").write_text("FROM scratch\n")
+    (tmp_path / "imm.toml").write_text(
+        SHORTEST + '[build]\ncontext = "./web/"\ndockerfile = "prod.Dockerfile"\n'
+    )
+    build = read(tmp_path / "imm.toml").build
+    assert (build.context, build.dockerfile) == ("web", "prod.Dockerfile")
+
+
+def test_the_file_may_lie_in_another_folder_than_the_current_one(
+    app: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = app(SHORTEST)
+    monkeypatch.chdir("/")
+    assert read(tmp_path / "imm.toml") == told
+    monkeypatch.chdir(tmp_path)
+    assert read(Path("imm.toml")) == told
+
+
+def test_all_that_is_wrong_must_be_told_in_the_order_of_lines(app: Reader, tmp_path: Path) -> None:
+    (tmp_path / "imm.toml").write_text('[services.web]\nport = 0\nprot = 1\n[release]\nkeep = "5"\n')
+    refused = refusal(tmp_path / "imm.toml")
+    assert (
+        refused.message
+        == "services.web.port: must be a whole number from 1 to 65535, not 0 (imm.toml, line 2)"
+    )
+    assert refused.details == [
+        "services.web.prot: unknown key, did you mean port? (imm.toml, line 3)",
+        "release.keep: must be a whole number from 1 to 100, not a string (imm.toml, line 5)",
+        "name: is missing (imm.toml)",
+    ]
+
+
+# Files that are not what they should be
+
+
+def test_a_missing_file_must_lead_to_imm_init(tmp_path: Path) -> None:
+    refused = refusal(tmp_path / "imm.toml")
+    assert refused.message == f'there is no imm.toml in "{tmp_path}"'
+    assert "imm init" in refused.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\xef\xbb\xbf" + SHORTEST.encode(), "imm.toml starts with a byte order mark"),
+        (SHORTEST.encode("utf-16"), "imm.toml is not UTF-8 (imm.toml, line 1)"),
+        (b'name = "x"\n# \xff\n', "imm.toml is not UTF-8 (imm.toml, line 2)"),
+        (b'name = "x"\n\0\n', "imm.toml is not valid TOML"),
+        (b"\0" * 1000, "imm.toml is not valid TOML"),
+        (b"#" * (MOST_BYTES + 1), "imm.toml is larger than 1 MB"),
+        (b"a = " + b"[" * 100_000, "imm.toml is nested too deeply"),
+        (b"a." * 5000 + b"a = 1", "a: unknown key"),
+    ],
+)
+def test_content_that_is_no_toml_must_be_refused(tmp_path: Path, content: bytes, expected: str) -> None:
+    (tmp_path / "imm.toml").write_bytes(content)
+    assert expected in refusal(tmp_path / "imm.toml").message
+
+
+def test_what_is_no_file_must_be_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    for path, expected in [
+        (tmp_path, "is a folder"),
+        (tmp_path / "pipe", "pipe is not a regular file"),
+        (tmp_path / "loop", "loop can't be read"),
+        (tmp_path / "file" / "imm.toml", "imm.toml can't be read: Not a directory"),
+        (tmp_path / ("a" * 300), "can't be read: File name too long"),
+        (tmp_path / "a\0b", "can't be read: embedded null byte"),
+        (Path("/dev/zero"), "zero is not a regular file"),
+    ]:
+        assert expected in refusal(path).message
+
+
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """Root may read everything: as another user."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(user)
+
+
+@pytest.mark.parametrize("closed", ["imm.toml", "."])
+def test_what_may_not_be_read_must_be_refused(app: Reader, tmp_path: Path, closed: str, request: Any) -> None:
+    app(SHORTEST)
+    (tmp_path / closed).chmod(0)
+    request.getfixturevalue("nobody")
+    assert refusal(tmp_path / "imm.toml").message == "imm.toml can't be read: Permission denied"
+
+
+# Files of entries
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {}),
+        ("# a\n\n  \nA=1\n", {"A": "1"}),
+        ("A=1\r\nB=2", {"A": "1", "B": "2"}),
+        ("\ufeffexport A=1", {"A": "1"}),
+        ("A = b c  # d", {"A": "b c"}),
+        ("A=b#c", {"A": "b#c"}),
+        ("A=#c", {"A": "#c"}),
+        ("A= #c", {"A": ""}),
+        ("A=", {"A": ""}),
+        ("A=$B ${C}", {"A": "$B ${C}"}),
+        ("A='b # \\n \"c\"' # d", {"A": 'b # \\n "c"'}),
+        ('A="b\\nc \\"d\\" \\x"#e', {"A": 'b\nc "d" \\x'}),
+        ("A=\"b\nc\"\nB='d\ne'", {"A": "b\nc", "B": "d\ne"}),
+        ("A=b=c", {"A": "b=c"}),
+        ("A=it's", {"A": "it's"}),
+        ("A=1\nA=2", {"A": "2"}),
+        ("a.b-c=1", {"a.b-c": "1"}),
+    ],
+)
+def test_entries_must_be_read_as_compose_reads_them(text: str, expected: dict[str, str]) -> None:
+    assert env_file.entries(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("A=1\nB\n", 2), ("A: 1", 1), ("=1", 1), ('A="b\n\n', 1), ("\n\nA='b' c", 3), ("A B=c", 1)],
+)
+def test_lines_that_are_no_entries_must_be_refused_by_their_number(text: str, line: int) -> None:
+    with pytest.raises(Wrong) as wrong:
+        env_file.entries(text)
+    assert wrong.value.findings[0].what == f"line {line} is not KEY=value"
+
+
+def test_a_wrong_entry_must_be_told_with_its_file_and_the_line_of_imm_toml(
+    app: Reader, tmp_path: Path
+) -> None:
+    for content, expected in [
+        ("A=1\nB\n", '"prod.env": line 2 is not KEY=value (imm.toml, line 5)'),
+        ("A\x1b=1\n", "\"prod.env\": 'A\\x1b': a name must have no '='"),
+        ("A=\0\n", '"prod.env": A: must have no NUL character'),
+    ]:
+        (tmp_path / "prod.env").write_text(content)
+        with pytest.raises(ConfigError) as refused:
+            app(SHORTEST + 'env_file = ["prod.env"]\n')
+        assert f"services.web.env_file[0]: {expected}" in refused.value.message
+    (tmp_path / "prod.env").write_bytes(b"A=\xff\n")
+    assert '"prod.env" is not UTF-8' in refusal(tmp_path / "imm.toml").message
+
+
+@given(st.text())
+def test_any_entries_must_be_read_or_refused(text: str) -> None:
+    try:
+        entries = env_file.entries(text)
+    except Wrong:
+        return
+    assert all(name and "=" not in name for name in entries)
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"[A-Z_]{1,9}", fullmatch=True), st.text(st.characters(exclude_characters="\r"))
+    )
+)
+def test_quoted_entries_must_come_back_as_they_were(told: dict[str, str]) -> None:
+    quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in told.items()}
+    text = "".join(f'{name}="{value}" # why\n' for name, value in quoted.items())
+    assert env_file.entries(text) == told
+
+
+# Units and names
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("0", 0), ("0s", 0), ("500ms", 0.5), ("1.5s", 1.5), ("1m30s", 90), ("2h", 7200), ("1d", 86400)],
+)
+def test_times_must_be_in_seconds(text: str, amount: float) -> None:
+    assert units.seconds(text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "-1s", "1 s", "1S", "1w", "1s,", "1e3s", "١s"])
+def test_what_is_no_time_must_be_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a time"):
+        units.seconds(text)
+
+
+@given(st.integers(0, 10**7).map(lambda milliseconds: milliseconds / 1000))
+def test_a_time_must_come_back_as_it_was_told(amount: float) -> None:
+    assert units.seconds(units.told_seconds(amount)) == pytest.approx(amount, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("1b", 1),
+        ("512m", 512 << 20),
+        ("512MB", 512 << 20),
+        ("1.5GiB", 3 << 29),
+        ("2k", 2048),
+        ("1t", 1 << 40),
+    ],
+)
+def test_sizes_must_be_in_bytes(text: str, amount: int) -> None:
+    assert units.size_in_bytes(text) == amount
+
+
+@given(st.integers(0, 1 << 45))
+def test_a_size_must_come_back_as_it_was_told(amount: int) -> None:
+    assert units.size_in_bytes(units.told_bytes(amount)) == amount
+
+
+def test_a_size_without_a_unit_must_be_refused() -> None:
+    with pytest.raises(ValueError, match="is not a size"):
+        units.size_in_bytes("512")
+
+
+@given(st.text(), st.integers(5, 40))
+def test_a_suggested_name_must_be_a_name(told: str, most: int) -> None:
+    name = name_from(told, most)
+    assert len(name) <= most
+    assert not name or (name[0].isalpha() and name.replace("-", "a").isalnum() and name.isascii())
+
+
+def test_the_name_of_a_secret_must_be_checked() -> None:
+    check_secret_name("DATABASE_URL")
+    with pytest.raises(UsageError, match="the name of a secret must be a name like DATABASE_URL"):
+        check_secret_name("../x")
+
+
+# Lines
+
+KEYS = st.from_regex(r"[a-z]{1,4}", fullmatch=True) | st.text(st.characters(codec="utf-8"), max_size=3)
+VALUES = st.sampled_from(
+    ["1", '"a"', '"""\n[x]\ny = 1\n"""', "[\n1, # ]\n2,\n]", "{ a = 1 }", "'''#'''", "{ b.c = 2 }"]
+)
+NOTHING = st.sampled_from(["", "\n", "# [x]\n", "  # y = 1\n\n"])
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> tuple[str, dict[tuple[str, ...], int]]:
+    """A TOML text, and the line of each table and key that was written into it."""
+    text, lines, tables = (
+        "",
+        {},
+        draw(st.lists(st.lists(KEYS, min_size=1, max_size=3).map(tuple), max_size=5)),
+    )
+    for table in [(), *tables]:
+        text += draw(NOTHING)
+        if table:
+            lines.setdefault(table, text.count("\n") + 1)
+            text += f"[{'.'.join(_quoted(name) for name in table)}]\n"
+        for key in draw(st.lists(KEYS, max_size=4)):
+            text += draw(NOTHING)
+            lines.setdefault((*table, key), text.count("\n") + 1)
+            text += f"{_quoted(key)} = {draw(VALUES)}\n"
+    return text, lines
+
+
+def _quoted(name: str) -> str:
+    return '"' + "".join(f"\\U{ord(letter):08X}" for letter in name) + '"'
+
+
+@given(documents())
+def test_each_key_must_be_found_on_its_line(document: tuple[str, dict[tuple[str, ...], int]]) -> None:
+    text, expected = document
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return  # a key or a table twice
+    lines = key_lines(text)
+    # A table that is named later may have been implied before, by a longer one.
+    assert {path: lines[path] for path in expected} == {
+        path: min([line, *(other for longer, other in expected.items() if longer[: len(path)] == path)])
+        for path, line in expected.items()
+    }
+    assert key_lines(text.replace("\n", "\r\n")) == lines
+
+
+def test_inline_and_dotted_keys_must_be_found_and_others_by_their_table() -> None:
+    lines = key_lines('a = 1\n[s]\nw.port = 1\nw.h = {\tp = "x" }\n[[t]]\nu = 1\n')
+    assert lines[("s", "w", "port")] == 3
+    assert lines[("s", "w", "h", "p")] == 4
+    assert lines[("t", "u")] == 6
+    assert nearest(lines, ("s", "w", "h", "q")) == 4
+    assert nearest(lines, ("s", "v", 0)) == 2
+    assert nearest(lines, ("b",)) is None
+
+
+# Whatever the file holds
+
+SCALARS = (
+    st.none().map(lambda _: "inf")
+    | st.integers().map(str)
+    | st.floats().map(str)
+    | st.booleans().map(lambda value: str(value).lower())
+    | st.text(max_size=20).map(
+        lambda text: '"' + "".join(f"\\U{ord(x):08X}" for x in text if ord(x) < 0xD800) + '"'
+    )
+    | st.sampled_from(
+        ["2026-11-21", "07:30:00", "0x" + "f" * 5000, '"a:/b"', '"1s"', '"/x"', '"a.de"', "[]", "{}"]
+    )
+)
+ANY_VALUE = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda values: f"[{', '.join(values)}]")
+        | st.dictionaries(st.sampled_from(["path", "status", "command", "X", "a b"]), inner, max_size=3).map(
+            lambda entries: "{" + ", ".join(f'"{key}" = {value}' for key, value in entries.items()) + "}"
+        )
+    ),
+    max_leaves=6,
+)
+FUZZED = settings(max_examples=150, deadline=None, suppress_health_check=[Check.function_scoped_fixture])
+
+
+def read_or_refused(path: Path) -> None:
+    try:
+        told = read(path)
+    except ConfigError as refused:
+        assert refused.message.isprintable()
+        assert all(detail.isprintable() for detail in refused.details)
+    else:
+        assert from_json(to_json(told)) == told
+
+
+@FUZZED
+@given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+@example(b"name = " + b"[" * 3000)
+def test_any_bytes_must_be_read_or_refused(app: Reader, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "imm.toml").write_bytes(content)
+    read_or_refused(tmp_path / "imm.toml")
+
+
+@FUZZED
+@given(st.dictionaries(st.sampled_from(sorted(SERVICE.schema["properties"])), ANY_VALUE, max_size=3))
+def test_any_values_of_a_service_must_be_read_or_refused(
+    app: Reader, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    lines = "".join(f"{key} = {value}\n" for key, value in values.items())
+    port = "" if "port" in values else "port = 1\n"
+    (tmp_path / "imm.toml").write_text(f'name = "x"\n[services.web]\n{port}{lines}')
+    read_or_refused(tmp_path / "imm.toml")
+
+
+@FUZZED
+@given(st.dictionaries(st.sampled_from(["name", "build", "services", "volumes", "release", "x"]), ANY_VALUE))
+def test_any_values_at_the_top_must_be_read_or_refused(
+    app: Reader, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    (tmp_path / "imm.toml").write_text("".join(f"{key} = {value}\n" for key, value in values.items()))
+    read_or_refused(tmp_path / "imm.toml")
+
+
+PROXY_WORDS = st.text(st.sampled_from("ab0./-_~;{}`'\"$\\ \n\t#()|&?%:*[]<>ü"), min_size=1, max_size=12)
+
+
+@FUZZED
+@given(PROXY_WORDS, PROXY_WORDS)
+def test_no_domain_and_no_path_may_break_out_of_a_proxys_configuration(
+    app: Reader, tmp_path: Path, domain: str, path: str
+) -> None:
+    """What is accepted holds nothing that means something to nginx or to Traefik."""
+    (tmp_path / "imm.toml").write_text(
+        f"{SHORTEST}domains = [{_quoted(domain)}]\npath = {_quoted('/' + path)}\n", encoding="utf-8"
+    )
+    try:
+        service = read(tmp_path / "imm.toml").service("web")
+    except ConfigError:
+        return
+    plain = set("abcdefghijklmnopqrstuvwxyz0123456789.-")
+    assert set(service.domains[0]) <= plain
+    assert set(service.path) <= plain | set("/_~ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    assert "//" not in service.path
+    assert not {".", ".."} & set(service.path.split("/"))
