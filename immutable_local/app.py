@@ -20,7 +20,7 @@ def _frozen(entries: Mapping[str, str] | None = None) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Build:
-    """How the app's own image is built: `context` from imm.toml's folder on, `dockerfile` from the context on."""
+    """How the app's own image is built: `context` from imm.toml's folder, `dockerfile` from the context."""
 
     context: str = "."
     dockerfile: str = "Dockerfile"

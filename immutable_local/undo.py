@@ -4,30 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from immutable_local.errors import ImmError
 
 
-class Undo(ExitStack):
-    """An ExitStack of undo steps. One that fails is reported to `report`, and the others still run."""
+class Undo:
+    """Undo steps, run in reverse order at the end of a `with`, unless what was begun is kept.
+
+    A step that fails is reported to `report`, and the others still run.
+    """
 
     def __init__(self, report: Callable[[str], Any]) -> None:
-        super().__init__()
         self._report = report
+        self._steps = ExitStack()
 
     def by(self, step: Callable[..., Any], *arguments: Any) -> None:
         """Undo by calling `step(*arguments)`."""
-        self.callback(self._run, step, arguments)
+        self._steps.callback(self._run, step, arguments)
 
     def keep(self) -> None:
         """The point of no return: nothing of what was begun is undone any more."""
-        self.pop_all()
+        self._steps.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._steps.close()
 
     def _run(self, step: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:
             step(*arguments)
         except ImmError as failed:
-            self._report(
-                f"while undoing ({step.__name__.strip('_')}): {failed.message}; the next command finishes it"
-            )
+            self._report(f"while undoing ({step.__name__}): {failed.message}; the next command finishes it")
