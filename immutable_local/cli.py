@@ -359,7 +359,7 @@ def secret_remove(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
 
 @proxy_cli.command("up", epilog=GLOBAL_OPTIONS)
 def proxy_up(
-    kind: Annotated[str | None, typer.Option("--kind", help="nginx (default).")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="nginx (default) or traefik.")] = None,
     bind: Annotated[
         str | None, typer.Option("--bind", help="The address to listen on (default: 127.0.0.1).")
     ] = None,
@@ -448,13 +448,15 @@ def main() -> NoReturn:
     except Exception as unexpected:
         if asked.debug:
             raise
-        _fail(
-            ImmError(
-                f"imm met something it doesn't know: {type(unexpected).__name__}: {unexpected}",
-                code="bug",
-                hint="please report it with what imm --debug shows; what was live is still live",
-            )
-        )
+        _fail(_unexpected(unexpected))
+
+
+def _unexpected(failed: Exception) -> ImmError:
+    return ImmError(
+        f"imm met something it doesn't know: {type(failed).__name__}: {failed}",
+        code="bug",
+        hint="please report it with what imm --debug shows; what was live is still live",
+    )
 
 
 def _globals_first(arguments: list[str]) -> list[str]:
@@ -527,8 +529,11 @@ def _deploy(command: Callable[[App, Path, Teller], Result]) -> None:
             tell.listener = render.JsonLines(name, terminal).hear
         with _interruptible():
             result = command(app, folder, tell)
-    except (ImmError, KeyboardInterrupt) as failed:
-        error = failed if isinstance(failed, ImmError) else _interrupted(tell)
+    except (Exception, KeyboardInterrupt) as failed:
+        if isinstance(failed, KeyboardInterrupt):
+            error = _interrupted(tell)
+        else:
+            error = failed if isinstance(failed, ImmError) else _unexpected(failed)
         if asked.json:
             render.print_json(
                 render.result_json(Result("failed", tell.release, None, tell.seconds, error=error), name)

@@ -113,7 +113,7 @@ def down(engine: Engine, app: str, options: Options, tell: Teller) -> Result:
         release = found.live_release
         services = release.app.services if release else ()
         with tell.step("flip"):
-            session.ask("unpoint", app=app)
+            at.host.proxy.withdraw(session, app)
             with lock.host(session, "down"):
                 others = [each for each in at.host.structures() if each.app != app]
                 at.host.proxy.load(engine, session, others, settle=False)

@@ -80,7 +80,7 @@ def doing(at: Deployment, step: str) -> Any:
 def record_failure(at: Deployment, failed: BaseException) -> None:
     """History says why it failed; a mistake in the question, which touched nothing, isn't history."""
     if not isinstance(failed, UsageError | NotFound):
-        reason = failed.message if isinstance(failed, ImmError) else f"interrupted ({type(failed).__name__})"
+        reason = failed.message if isinstance(failed, ImmError) else _named(failed)
         ledger.append(
             at.host.session,
             at.app,
@@ -91,3 +91,7 @@ def record_failure(at: Deployment, failed: BaseException) -> None:
             step=at.tell.current,
         )
     at.host.session.ask("doing_clear", app=at.app)
+
+
+def _named(failed: BaseException) -> str:
+    return "interrupted" if isinstance(failed, KeyboardInterrupt) else f"{type(failed).__name__}: {failed}"

@@ -60,7 +60,7 @@ def point_back(at: Deployment, held: Sequence[str]) -> None:
     """Undo a flip: what was live is live again, or waited for again."""
     live = at.found.live
     if live is None:
-        at.host.session.ask("unpoint", app=at.app)
+        at.host.proxy.withdraw(at.host.session, at.app)
     else:
         told = replace(live, held=tuple(held)).to_json()
         at.host.proxy.point(at.host.session, at.app, live.slots, held, told)

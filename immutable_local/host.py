@@ -9,8 +9,10 @@ from __future__ import annotations
 import ipaddress
 import json
 import tarfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from immutable_local import labels as label
@@ -35,6 +37,10 @@ PROCESSES = 512
 # The name that whoever makes the host holds meanwhile.
 MAKING = "imm-making"
 MAKING_SECONDS = 60.0
+# How long a proxy that is replaced may finish what it is answering; its port is unattended meanwhile.
+LEAVING_SECONDS = 5.0
+# All that the sidecar runs by itself; each session's program comes through exec.
+PAGE = Path(__file__).parent / "sidecar" / "page.py"
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def ensure(engine: Engine, report: Callable[[str], Any], change: Mapping[str, An
             return ready
         with Undo(report) as undo:
             found = find(engine)
-            _make(engine, replace(_asked(engine, found), **(change or {})), found, undo)
+            _make(engine, replace(_asked(engine, found), **(change or {})), found, undo, report)
             host = _ready(engine)
             undo.by(host.close)
             with lock.host(host.session, "proxy up"):
@@ -202,7 +208,13 @@ def _asked(engine: Engine, found: Mapping[str, Container]) -> Asked:
     return Asked()
 
 
-def _make(engine: Engine, wanted: Asked, found: Mapping[str, Container], undo: Undo) -> None:
+def _make(
+    engine: Engine,
+    wanted: Asked,
+    found: Mapping[str, Container],
+    undo: Undo,
+    report: Callable[[str], Any],
+) -> None:
     proxy = choose(wanted.kind)
     python = image_for(engine, PYTHON_IMAGES)
     image = image_for(engine, proxy.images)
@@ -219,7 +231,9 @@ def _make(engine: Engine, wanted: Asked, found: Mapping[str, Container], undo: U
     configuration = json.dumps(asdict(wanted), sort_keys=True)
     current = found.get("proxy")
     if current is None or current.labels.get(label.CONFIGURATION) != configuration:
-        _replace_proxy(engine, proxy, image, wanted, configuration, current, undo)
+        if current is not None and current.running and _runs(found.get("sidecar")):
+            _write_beforehand(engine, proxy, current, found["sidecar"])
+        _replace_proxy(engine, proxy, image, wanted, configuration, current, undo, report)
     else:
         _start_proxy(engine, PROXY, wanted)
     # Made anew: an old one may belong to a network namespace that is gone.
@@ -233,6 +247,16 @@ def _make(engine: Engine, wanted: Asked, found: Mapping[str, Container], undo: U
         raise _did_not_come_up(engine) from refused
 
 
+def _write_beforehand(engine: Engine, proxy: Proxy, current: Container, sidecar: Container) -> None:
+    """Let the new proxy find its whole configuration when it starts: the port is unattended until then."""
+    host = _host(engine, current, sidecar)
+    try:
+        with lock.host(host.session, "proxy up"):
+            proxy.write(host.session, host.structures())
+    finally:
+        host.close()
+
+
 def _replace_proxy(
     engine: Engine,
     proxy: Proxy,
@@ -241,35 +265,28 @@ def _replace_proxy(
     configuration: str,
     current: Container | None,
     undo: Undo,
+    report: Callable[[str], Any],
 ) -> None:
     """Create the new proxy whole, beside the old; then stop one and start the other."""
     name = f"{PROXY}-next" if current is not None else PROXY
     if engine.find(name) is not None:
         _remove_ours(engine, name)
     if current is not None:
-        undo.by(_restore_proxy, engine, current.id)
+        undo.by(engine.start, current.id)
     container = _create_proxy(engine, proxy, name, image, wanted, configuration)
     undo.by(engine.remove, container)
     for each in engine.networks():
         if each.labels.get(label.ROLE) == "network" and label.APP in each.labels and each.subnet:
-            # A fixed address in each app's network is given once the old proxy left it.
-            if current is not None:
-                engine.leave(each.name, current.id)
-            engine.join(each.name, container, network.proxy_address(each.subnet))
+            taken = current.addresses.get(each.name) if current is not None else None
+            engine.join(each.name, container, network.proxy_address(each.subnet, taken))
+    began = time.monotonic()
     if current is not None:
-        engine.stop(current.id, 5)
+        engine.stop(current.id, LEAVING_SECONDS)
     _start_proxy(engine, container, wanted)
     if current is not None:
+        report(f"the proxy was replaced; nobody listened for {time.monotonic() - began:.1f} s")
         engine.remove(current.id)
         engine.rename(container, PROXY)
-
-
-def _restore_proxy(engine: Engine, container: str) -> None:
-    for each in engine.networks():
-        if each.labels.get(label.ROLE) == "network" and label.APP in each.labels and each.subnet:
-            engine.leave(each.name, container)
-            engine.join(each.name, container, network.proxy_address(each.subnet))
-    engine.start(container)
 
 
 def _create_proxy(
@@ -295,10 +312,10 @@ def _create_proxy(
         _folder("data/tmp", PROXY_UID),
     ]
     engine.put(container, "/imm/proxy", [*folders, _file("data/host.json", configuration.encode())])
-    if engine.read(container, f"/imm/proxy/data/{proxy.kind}.conf") is None:
-        engine.put(
-            container, "/imm/proxy", [_file(f"data/{proxy.kind}.conf", proxy.configuration([]).encode())]
-        )
+    for path, content in proxy.seeds().items():
+        if engine.read(container, f"/imm/proxy/data/{path}") is None:
+            folder = [_folder(f"data/{path.rpartition('/')[0]}", SIDECAR_UID)] if "/" in path else []
+            engine.put(container, "/imm/proxy", [*folder, _file(f"data/{path}", content.encode())])
     return container
 
 
@@ -315,17 +332,12 @@ def _start_proxy(engine: Engine, container: str, wanted: Asked) -> None:
 
 
 def _create_sidecar(engine: Engine, image: str, configuration: str) -> None:
-    # It only waits: each session's program comes through exec. Children of a session are not left as zombies.
-    idle = (
-        "import signal as s;s.signal(s.SIGCHLD,s.SIG_IGN);s.signal(s.SIGTERM,lambda *_:exit(0));"
-        "\nwhile 1:s.pause()"
-    )
     container = engine.create(
         SIDECAR,
         image,
         labels={label.ROLE: "sidecar", label.CONFIGURATION: configuration},
         entrypoint=[],
-        command=["python3", "-ISB", "-c", idle],
+        command=["python3", "-ISB", "-c", PAGE.read_text()],
         user=f"{SIDECAR_UID}:{PROXY_UID}",
         environment={},
         mounts=[volume_mount(STATE_VOLUME, "/imm/state"), volume_mount(PROXY_VOLUME, "/imm/proxy")],

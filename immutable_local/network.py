@@ -19,7 +19,7 @@ DEFAULT_POOL = "10.201.0.0/16"
 # moved gateway cuts open connections.
 PROXY_NETWORK = "imm-0-proxy"
 FIRST_SLOT = 3
-LAST_SLOT = 127
+LAST_SLOT = 125
 # Docker answers a subnet that is taken meanwhile with this status.
 ATTEMPTS = 8
 
@@ -89,9 +89,10 @@ def ensure_network(engine: Engine, name: str, pool: str, image: str, labels: dic
     raise AssertionError("the last attempt either returns or raises")
 
 
-def proxy_address(subnet: str) -> str:
-    """The proxy's fixed address in an app's network."""
-    return str(ipaddress.IPv4Network(subnet).network_address + 2)
+def proxy_address(subnet: str, taken: str | None = None) -> str:
+    """The proxy's fixed address in an app's network; another one beside a proxy that still has its own."""
+    base = ipaddress.IPv4Network(subnet).network_address
+    return next(str(address) for address in (base + 2, base + LAST_SLOT + 1) if str(address) != taken)
 
 
 def give_addresses(structure: Structure, subnet: str, service: str, replicas: int) -> Structure:
@@ -112,7 +113,7 @@ def give_addresses(structure: Structure, subnet: str, service: str, replicas: in
                     f"the network of {structure.app} has no address left"
                     f" for {replicas} replicas of {service}",
                     code="no_address",
-                    hint="an app has 125 addresses for all its replicas, two for each: lower replicas",
+                    hint="an app has 123 addresses for all its replicas, two for each: lower replicas",
                 )
             mine.append(address)
         given[slot] = tuple(mine)

@@ -22,6 +22,7 @@ def begin(host: Host, app: str, services: Sequence[Service]) -> None:
             program=PROGRAM.read_text(),
             seconds=service.hold,
             most=service.hold_requests,
+            tcp=host.proxy.parks_on_tcp,
         )
 
 

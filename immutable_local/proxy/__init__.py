@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from immutable_local.engine import Engine
-from immutable_local.errors import UsageError
+from immutable_local.errors import ProxyError, UsageError
 from immutable_local.routes import Slot, Structure
 from immutable_local.sidecar.session import Session
 
-KINDS = ("nginx",)
+KINDS = ("nginx", "traefik")
+CONFIRM_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,18 @@ class Proxy(Protocol):
     kind: str
     images: tuple[str, ...]
     container_port: int
+    parks_on_tcp: bool  # where requests wait: a port of the proxy's loopback, else a unix socket
 
     def container(self) -> Mapping[str, Any]:
         """How its container is created: command, user, environment, temporary file systems."""
         ...
 
-    def configuration(self, structures: Sequence[Structure]) -> str:
-        """Its whole configuration for these apps."""
+    def seeds(self) -> Mapping[str, str]:
+        """The files that must be there before it first starts, by their path in the proxy's volume."""
+        ...
+
+    def write(self, session: Session, structures: Sequence[Structure]) -> None:
+        """Write its configuration for these apps, for when it starts."""
         ...
 
     def load(self, engine: Engine, session: Session, structures: Sequence[Structure], settle: bool) -> None:
@@ -55,7 +61,14 @@ class Proxy(Protocol):
         held: Collection[str],
         release: Mapping[str, Any],
     ) -> None:
-        """Make a release live: one rename moves all services to their slots. `held` ones answer 503."""
+        """Make a release live: one rename moves all services to their slots; requests to `held` ones wait.
+
+        Returns when every new request follows.
+        """
+        ...
+
+    def withdraw(self, session: Session, app: str) -> None:
+        """Nothing of the app is live any more."""
         ...
 
     def confirm(self, session: Session, flips: Sequence[Flip]) -> None:
@@ -73,4 +86,40 @@ def choose(kind: str) -> Proxy:
         from immutable_local.proxy.nginx import Nginx
 
         return Nginx()
+    if kind == "traefik":
+        from immutable_local.proxy.traefik import Traefik
+
+        return Traefik()
     raise UsageError(f"--kind {kind}: imm knows {', '.join(KINDS)}", hint=f"choose one of {', '.join(KINDS)}")
+
+
+def prove(session: Session, sock: str, flips: Sequence[Flip]) -> None:
+    """Return when one of each flip's addresses has answered, asked where the proxy says who answered.
+
+    Raises ProxyError with what answered instead.
+    """
+    if not flips:
+        return
+    requests = [
+        {"addresses": each.addresses, "host": each.host, "path": each.path, "timeout": each.timeout}
+        for each in flips
+    ]
+    seconds = CONFIRM_SECONDS + max(each.timeout for each in flips)
+    told = session.ask("confirm", sock=sock, requests=requests, seconds=CONFIRM_SECONDS, within=seconds * 2)
+    if told["missing"]:
+        missing = told["missing"][0]
+        raise ProxyError(
+            "the proxy did not reach the new instances",
+            details=[
+                f"GET {missing['path']} of {missing['host']} should be answered by one of:"
+                f" {', '.join(missing['addresses'])}",
+                f"it was answered so: {_told(told['last'])}",
+            ],
+            hint="see docker logs imm-proxy, then run the command again",
+        )
+
+
+def _told(last: Mapping[str, Any]) -> str:
+    if "failed" in last:
+        return f"{last['failed']} {last['detail']}"
+    return f"{last.get('status')} by {last.get('headers', {}).get('x-imm-upstream') or 'the proxy itself'}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from immutable_local.engine import Engine
 from immutable_local.errors import ProxyError
-from immutable_local.proxy import Flip
+from immutable_local.proxy import Flip, prove
 from immutable_local.routes import SLOTS, Slot, Structure, other
 from immutable_local.sidecar.session import Session
 
@@ -22,7 +22,6 @@ PROXY = "/imm/proxy/data"
 CONTAINER = "imm-proxy"
 PORT = 8080
 LOAD_SECONDS = 10.0
-CONFIRM_SECONDS = 15.0
 # How long a worker that is leaving still waits for the next request on an idle kept-alive connection.
 KEEPALIVE_MIN_SECONDS = 2.0
 # The application servers that close idle connections soonest do so after 2 s (gunicorn): nginx must be first,
@@ -64,7 +63,8 @@ http {{
   proxy_buffers 8 32k;
   proxy_busy_buffers_size 64k;
   proxy_http_version 1.1;
-  proxy_connect_timeout 5s;
+  # A connection on one host takes microseconds: an instance that is gone must not make requests wait.
+  proxy_connect_timeout 1s;
   proxy_read_timeout 3600s;
   proxy_send_timeout 3600s;
   proxy_next_upstream error timeout;
@@ -153,6 +153,7 @@ class Nginx:
     kind = "nginx"
     images: tuple[str, ...] = ("imm.local/nginx:1.31", "nginx:1.29-alpine")
     container_port = PORT
+    parks_on_tcp = False
 
     def container(self) -> Mapping[str, Any]:
         # A killed nginx leaves its sockets' names behind, and would refuse to start over them.
@@ -169,10 +170,17 @@ class Nginx:
         }
 
     def configuration(self, structures: Sequence[Structure]) -> str:
+        """The whole of nginx.conf for these apps."""
         body = "".join(_http(structures))
         generation = hashlib.sha256(body.encode()).hexdigest()[:16]
         head = HEAD.format(proxy=PROXY, keepalive_min=KEEPALIVE_MIN_SECONDS, body_limit=BODY_LIMIT)
         return head + CONTROL.format(proxy=PROXY, generation=generation) + body + "}\n"
+
+    def seeds(self) -> Mapping[str, str]:
+        return {"nginx.conf": self.configuration([])}
+
+    def write(self, session: Session, structures: Sequence[Structure]) -> None:
+        session.ask("proxy_write", name="nginx.conf", content=self.configuration(structures))
 
     def load(self, engine: Engine, session: Session, structures: Sequence[Structure], settle: bool) -> None:
         text = self.configuration(structures)
@@ -217,28 +225,11 @@ class Nginx:
         flags += [f"{service}.held" for service in held]
         session.ask("point", app=app, flags=flags, release=release)
 
+    def withdraw(self, session: Session, app: str) -> None:
+        session.ask("unpoint", app=app)
+
     def confirm(self, session: Session, flips: Sequence[Flip]) -> None:
-        if not flips:
-            return
-        requests = [
-            {"addresses": each.addresses, "host": each.host, "path": each.path, "timeout": each.timeout}
-            for each in flips
-        ]
-        seconds = CONFIRM_SECONDS + max(each.timeout for each in flips)
-        told = session.ask(
-            "confirm", sock="front.sock", requests=requests, seconds=CONFIRM_SECONDS, within=seconds * 2
-        )
-        if told["missing"]:
-            missing = told["missing"][0]
-            raise ProxyError(
-                "the proxy did not reach the new instances",
-                details=[
-                    f"GET {missing['path']} of {missing['host']} should be answered by one of:"
-                    f" {', '.join(missing['addresses'])}",
-                    f"it was answered so: {_told(told['last'])}",
-                ],
-                hint="see docker logs imm-proxy, then run the command again",
-            )
+        prove(session, "front.sock", flips)
 
     def busy(self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float) -> list[str]:
         keys = {_upstream(app, service, slot): service for service, slot in slots.items()}
@@ -395,9 +386,3 @@ def _variable(app: str, service: str) -> str:
 def _word(name: str) -> str:
     # Names have no '_': this loses nothing.
     return name.replace("-", "_")
-
-
-def _told(last: Mapping[str, Any]) -> str:
-    if "failed" in last:
-        return f"{last['failed']} {last['detail']}"
-    return f"{last.get('status')} by {last.get('headers', {}).get('x-imm-upstream') or 'the proxy itself'}"

@@ -2,10 +2,10 @@
 
 The proxy connects to its socket and sends what clients sent. Nothing of it is read until there is an instance
 to send it to: the connection then goes straight through, body and answer, whatever they are. A request that
-has waited for its bound is let go (the proxy then answers 503 with Retry-After); so is one too many.
+has waited for its bound is answered 503 with Retry-After; so is one too many.
 
-Standard input ends with the session that began the parking: from then on nothing new is parked, and what
-waits is let go at its bound, unless another session releases it before.
+Standard input ends with the session that began the parking: from then on nothing new waits, and what waits is
+let go at its bound, unless another session releases it before.
 """
 
 import asyncio
@@ -13,12 +13,18 @@ import json
 import os
 import socket
 import sys
-from typing import Any
 
 BACKLOG = 4096
 # How long a release still passes requests on whose bodies were on their way when traffic was let go.
 LINGER_SECONDS = 600.0
 CHUNK_BYTES = 65536
+SORRY = b"503: this app is just being replaced; please try it again\n"
+REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(SORRY), SORRY)
+)
+# How long the rest of a refused request is read, so that its sender reads the answer before the end.
+REFUSING_SECONDS = 2.0
 CONNECT_TRIES = 40
 CONNECT_PAUSE_SECONDS = 0.05
 
@@ -26,12 +32,13 @@ CONNECT_PAUSE_SECONDS = 0.05
 class Parking:
     """The parked connections of one service, and those that pass through."""
 
-    def __init__(self, path: str, seconds: float, most: int) -> None:
+    def __init__(self, path: str, seconds: float, most: int, tcp: bool) -> None:
         self.path = path
+        self.tcp = tcp
         self.seconds = seconds
         self.most = most
         self.waiting = 0
-        self.parked = 0
+        self.refusing = False
         self.passing: set[asyncio.Task[None]] = set()
         self.targets: list[tuple[str, int]] = []
         self.released = asyncio.Event()
@@ -40,31 +47,42 @@ class Parking:
 
     async def run(self) -> None:
         """Park until released and passed on, or until orphaned and let go."""
-        door = await self._listen(self.path, self._arrived)
+        door = self._listen()
+        accepting = asyncio.create_task(self._accept(door))
         control = await asyncio.start_unix_server(self._told, self.path + ".ctl")
-        await self._watch_session()
+        names = [self.path + ending for ending in ("", ".ctl", ".port")]
+        mine = {name: inode(name) for name in names}
+        orphaned = asyncio.create_task(self._orphaned())
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         await self.closed.wait()
+        accepting.cancel()
+        orphaned.cancel()
         door.close()
         while self.passing:
             await asyncio.wait(set(self.passing))
         control.close()
-        for name in (self.path, self.path + ".ctl"):
+        for name in names:
             # A later parking of the same service has put its own socket there.
-            if self._inode(name) == self.inodes[name]:
+            if mine[name] is not None and inode(name) == mine[name]:
                 os.unlink(name)
 
-    async def _listen(self, path: str, arrived: Any) -> socket.socket:
-        for name in (path, path + ".ctl"):
+    def _listen(self) -> socket.socket:
+        for name in (self.path, self.path + ".ctl", self.path + ".port"):
             if os.path.exists(name):
                 os.unlink(name)
-        door = socket.socket(socket.AF_UNIX)
-        door.bind(path)
-        os.chmod(path, 0o666)
+        if self.tcp:
+            # A port of its own each time: what a proxy still has pooled to an earlier one must not be used.
+            door = socket.socket()
+            door.bind(("127.0.0.1", 0))
+            with open(self.path + ".port", "w") as port:
+                port.write(str(door.getsockname()[1]))
+        else:
+            door = socket.socket(socket.AF_UNIX)
+            door.bind(self.path)
+            os.chmod(self.path, 0o666)
         door.listen(BACKLOG)
         door.setblocking(False)
-        self._accepting = asyncio.create_task(self._accept(door))
         return door
 
     async def _accept(self, door: socket.socket) -> None:
@@ -79,19 +97,25 @@ class Parking:
     async def _arrived(self, connection: socket.socket) -> None:
         try:
             if not self.released.is_set():
-                if self.waiting >= self.most:
-                    return
-                self.waiting += 1
-                self.parked += 1
-                try:
-                    await asyncio.wait_for(self.released.wait(), self.seconds)
-                finally:
-                    self.waiting -= 1
+                await self._wait()
             await self._pass_through(connection)
-        except (TimeoutError, OSError):
-            pass
+        except TimeoutError:
+            await refuse(connection)
+        except OSError:
+            # The client or the instance is gone: its own side has been told by the connection's end.
+            return
         finally:
             connection.close()
+
+    async def _wait(self) -> None:
+        """Wait for the release. Raises TimeoutError at the bound, and at once for one too many."""
+        if self.refusing or self.waiting >= self.most:
+            raise TimeoutError
+        self.waiting += 1
+        try:
+            await asyncio.wait_for(self.released.wait(), self.seconds)
+        finally:
+            self.waiting -= 1
 
     async def _pass_through(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -126,33 +150,40 @@ class Parking:
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self.closed.set)
         else:
             self.closed.set()
-        writer.write(json.dumps({"released": waiting, "parked": self.parked}).encode() + b"\n")
+        writer.write(json.dumps({"released": waiting}).encode() + b"\n")
         await writer.drain()
         writer.close()
 
-    async def _watch_session(self) -> None:
-        self.inodes = {name: self._inode(name) for name in (self.path, self.path + ".ctl")}
-        loop = asyncio.get_running_loop()
+    async def _orphaned(self) -> None:
+        """When the session has ended without a release, nothing new waits any more."""
         reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-        self._watching = asyncio.create_task(self._orphaned(reader))
-
-    async def _orphaned(self, reader: asyncio.StreamReader) -> None:
         await reader.read()
         if not self.released.is_set():
-            self._accepting.cancel()
-            if self._inode(self.path) == self.inodes[self.path]:
-                os.unlink(self.path)
-            await asyncio.sleep(self.seconds)
-            if not self.released.is_set():
-                self.closed.set()
+            self.refusing = True
+            loop.call_later(self.seconds + LINGER_SECONDS, self.closed.set)
 
-    @staticmethod
-    def _inode(name: str) -> int | None:
-        try:
-            return os.stat(name).st_ino
-        except FileNotFoundError:
-            return None
+
+def inode(name: str) -> int | None:
+    """Which file a name stands for at the moment."""
+    try:
+        return os.stat(name).st_ino
+    except FileNotFoundError:
+        return None
+
+
+async def refuse(connection: socket.socket) -> None:
+    """Answer 503, and read on for a moment: closing over unread bytes would destroy the answer."""
+    loop = asyncio.get_running_loop()
+    try:
+        await loop.sock_sendall(connection, REFUSAL)
+        connection.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(REFUSING_SECONDS):
+            while await loop.sock_recv(connection, CHUNK_BYTES):
+                continue
+    except (TimeoutError, OSError):
+        return
 
 
 async def _pump(loop: asyncio.AbstractEventLoop, source: socket.socket, sink: socket.socket) -> None:
@@ -172,4 +203,4 @@ async def _pump(loop: asyncio.AbstractEventLoop, source: socket.socket, sink: so
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    asyncio.run(Parking(asked["path"], asked["seconds"], asked["most"]).run())
+    asyncio.run(Parking(asked["path"], asked["seconds"], asked["most"], asked["tcp"]).run())

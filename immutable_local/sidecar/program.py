@@ -252,37 +252,50 @@ def apps() -> list[str]:
 # The live link
 
 
-def point(app: str, flags: list[str], release: dict[str, Any]) -> dict[str, Any]:
-    """Make a release live: a new generation beside the old, then one rename. Returns number and moment."""
+def point(
+    app: str,
+    flags: list[str],
+    release: dict[str, Any],
+    folder: str = "",
+    files: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Make a release live: a new generation beside the old, then one rename. Returns number and moment.
+
+    `files` of the proxy's `folder` that say the same in its own words follow at once.
+    """
     need(f"app-{app}")
-    folder = PROXY / "apps" / named(app)
-    folder.mkdir(parents=True, exist_ok=True)
-    numbers = [int(name[4:]) for name in os.listdir(folder) if re.fullmatch(r"gen-\d+", name)]
+    home = PROXY / "apps" / named(app)
+    home.mkdir(parents=True, exist_ok=True)
+    numbers = [int(name[4:]) for name in os.listdir(home) if re.fullmatch(r"gen-\d+", name)]
     generation = max(numbers, default=0) + 1
-    path = folder / f"gen-{generation}"
+    path = home / f"gen-{generation}"
     path.mkdir()
     for flag in flags:
         (path / named(flag)).touch()
     write_whole(path / "release.json", dump(release))
-    link = folder / f".live-{generation}"
+    link = home / f".live-{generation}"
     link.unlink(missing_ok=True)
     link.symlink_to(path.name)
-    sync_folder(folder)
-    os.rename(link, folder / "live")
+    sync_folder(home)
+    os.rename(link, home / "live")
     flipped = now()
-    sync_folder(folder)
+    for name, content in (files or {}).items():
+        rename_in(folder, name, content)
+    sync_folder(home)
     for number in numbers:
-        shutil.rmtree(folder / f"gen-{number}", ignore_errors=True)
+        shutil.rmtree(home / f"gen-{number}", ignore_errors=True)
     return {"generation": generation, "at": flipped}
 
 
-def unpoint(app: str) -> None:
-    """Nothing of this app is live any more."""
+def unpoint(app: str, folder: str = "", files: list[str] | None = None) -> None:
+    """Nothing of this app is live any more, and the proxy's files that say so go."""
     need(f"app-{app}")
-    folder = PROXY / "apps" / named(app)
-    (folder / "live").unlink(missing_ok=True)
-    if folder.is_dir():
-        sync_folder(folder)
+    home = PROXY / "apps" / named(app)
+    (home / "live").unlink(missing_ok=True)
+    for name in files or []:
+        (PROXY / named(folder) / named(name)).unlink(missing_ok=True)
+    if home.is_dir():
+        sync_folder(home)
 
 
 def structure_write(app: str, told: dict[str, Any]) -> None:
@@ -314,6 +327,29 @@ def proxy_read(name: str) -> str | None:
         return (PROXY / named(name)).read_text()
     except FileNotFoundError:
         return None
+
+
+def proxy_sync(folder: str, files: dict[str, str]) -> None:
+    """Let a folder of the proxy's hold these files and no others."""
+    need("host")
+    home = PROXY / named(folder)
+    home.mkdir(exist_ok=True)
+    for name, content in files.items():
+        try:
+            same = (home / named(name)).read_text() == content
+        except FileNotFoundError:
+            same = False
+        if not same:
+            rename_in(folder, name, content)
+    for name in set(os.listdir(home)) - set(files):
+        (home / name).unlink()
+
+
+def rename_in(folder: str, name: str, content: str) -> None:
+    """A file written outside of its folder: whoever watches the folder sees it appear, once and whole."""
+    write_whole(PROXY / f"next-{named(name)}", content.encode())
+    os.rename(PROXY / f"next-{named(name)}", PROXY / named(folder) / named(name))
+    sync_folder(PROXY / folder)
 
 
 # Health
@@ -437,9 +473,16 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
+def connection_to(sock: str, timeout: float) -> http.client.HTTPConnection:
+    """A connection to a private socket of the proxy's, or to a loopback address that only it shares."""
+    if ":" in sock:
+        return http.client.HTTPConnection(sock, timeout=timeout)
+    return UnixConnection(str(PROXY / "run" / named(sock)), timeout)
+
+
 def through(sock: str, path: str, host: str = "localhost", timeout: float = 5.0) -> dict[str, Any]:
     """One request through a socket of the proxy's: status, headers and the begin of its body, or why not."""
-    connection = UnixConnection(str(PROXY / "run" / named(sock)), timeout)
+    connection = connection_to(sock, timeout)
     try:
         connection.request("GET", path, headers={"Host": host, "User-Agent": "imm-confirm"})
         response = connection.getresponse()
@@ -497,6 +540,41 @@ def idle(sock: str, keys: list[str], seconds: float) -> list[str]:
         if not busy or time.monotonic() >= deadline:
             return busy
         time.sleep(0.02)
+
+
+def answers(sock: str, path: str, seconds: float) -> bool:
+    """Wait until the proxy answers 200 to this path."""
+    deadline = time.monotonic() + seconds
+    while through(sock, path).get("status") != 200:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def unconnected(addresses: dict[str, list[str]], seconds: float) -> list[str]:
+    """Wait until the proxy has no connection to these addresses; returns whose it still has."""
+    deadline = time.monotonic() + seconds
+    while True:
+        connected = established()
+        busy = [name for name, wanted in addresses.items() if connected & set(wanted)]
+        if not busy or time.monotonic() >= deadline:
+            return busy
+        time.sleep(0.02)
+
+
+def established() -> set[str]:
+    """The addresses that connections of this network namespace, which is the proxy's, lead to."""
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with open(table) as rows:
+            next(rows)
+            for row in rows:
+                fields = row.split()
+                # Being made, established, or closed by the other side alone.
+                if fields[3] in ("01", "02", "08"):
+                    found.add(socket.inet_ntoa(bytes.fromhex(fields[2][-13:-5])[::-1]))
+    return found
 
 
 # Secrets: files of this volume alone, never in a record
@@ -576,10 +654,18 @@ def park_path(app: str, service: str) -> str:
     return str(PROXY / "park" / f"{named(app)}.{named(service)}")
 
 
-def park(app: str, service: str, program: str, seconds: float, most: int) -> bool:
+def park_port(app: str, service: str) -> int | None:
+    """The loopback port where requests wait; None when they don't, or wait at a unix socket."""
+    try:
+        return int(pathlib.Path(park_path(app, service) + ".port").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def park(app: str, service: str, program: str, seconds: float, most: int, tcp: bool = False) -> bool:
     """Begin to park a service's requests, in a process of its own that outlives this session."""
     need(f"app-{app}")
-    asked = json.dumps({"path": park_path(app, service), "seconds": seconds, "most": most})
+    asked = json.dumps({"path": park_path(app, service), "seconds": seconds, "most": most, "tcp": tcp})
     # One that still passes on what waited in an earlier deployment takes in nothing more.
     park_tell(app, service, {"close": True})
     # Its standard input ends with this session: so it knows when nobody will release what it holds.
@@ -643,7 +729,7 @@ ASKED: dict[str, Callable[..., Any]] = {
         point, unpoint, structure_write, app_remove, proxy_write, proxy_rename, proxy_read,
         check_begin, check_poll, check_end, ask_all, confirm, loaded, idle, through,
         secret_set, secret_list, secret_values, secret_remove, log_keep, log_list, log_read,
-        park, park_release,
+        park, park_port, park_release, answers, unconnected, proxy_sync,
     )
 }  # fmt: skip
 

@@ -1,0 +1,241 @@
+"""Traefik: the file provider, a file for each app, renamed in from outside the watched folder.
+
+A file holds what is live and nothing else: the servers of the live slots, or where requests wait. What
+Traefik has taken over is read from its API, by a service that carries the file's digest in its name and serves
+nothing. API and proof are on loopback addresses of the proxy's network namespace, which the sidecar shares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from immutable_local.engine import Engine
+from immutable_local.errors import ProxyError
+from immutable_local.proxy import Flip, prove
+from immutable_local.routes import Side, Slot, Structure
+from immutable_local.sidecar.session import Session
+
+PROXY = "/imm/proxy/data"
+FOLDER = "traefik"
+PORT = 8080
+PROOF = "127.0.0.1:8098"
+API = "127.0.0.1:8099"
+# Answered by the sidecar; nobody's address is all that depends on it.
+PAGE = "127.0.0.1:8097"
+LOAD_SECONDS = 10.0
+# Several changes within this time are taken over as one; the first is taken over at once.
+THROTTLE = "20ms"
+# The application servers that close idle connections soonest do so after 2 s (gunicorn). Short enough, too,
+# for an idle host to drain in under a second: once idle connections are closed, the others are in flight.
+UPSTREAM_IDLE = "500ms"
+OWN_NAME = "(Host(`localhost`) || HostRegexp(`^[0-9.]+$`))"
+
+STATIC = {
+    "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
+    "log": {"level": "WARN"},
+    "entryPoints": {
+        "web": {
+            "address": f":{PORT}",
+            "transport": {
+                # An upload may take as long as it takes.
+                "respondingTimeouts": {"readTimeout": 0, "idleTimeout": "75s"},
+                "lifeCycle": {"graceTimeOut": "5s"},
+            },
+        },
+        "proof": {"address": PROOF},
+        "traefik": {"address": API},
+    },
+    "api": {"insecure": True, "dashboard": False},
+    "providers": {
+        "providersThrottleDuration": THROTTLE,
+        "file": {"directory": f"{PROXY}/{FOLDER}", "watch": True},
+    },
+}
+
+BASE = {
+    "http": {
+        "serversTransports": {
+            "imm": {
+                "maxIdleConnsPerHost": 256,
+                "forwardingTimeouts": {"dialTimeout": "5s", "idleConnTimeout": UPSTREAM_IDLE},
+            }
+        },
+        "services": {"imm-nobody": {"loadBalancer": {"servers": [{"url": f"http://{PAGE}"}]}}},
+        "routers": {
+            "imm-nobody": {
+                "entryPoints": ["web"],
+                "rule": "PathPrefix(`/`)",
+                "priority": 1,
+                "service": "imm-nobody",
+            }
+        },
+    }
+}
+
+
+class Traefik:
+    """Traefik 3."""
+
+    kind = "traefik"
+    images: tuple[str, ...] = ("imm.local/traefik:3.7", "traefik:v3.7")
+    container_port = PORT
+    parks_on_tcp = True
+
+    def container(self) -> Mapping[str, Any]:
+        return {
+            "entrypoint": ["traefik"],
+            "command": [f"--configfile={PROXY}/traefik.yml"],
+            "user": "101:101",
+            "tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},
+        }
+
+    def seeds(self) -> Mapping[str, str]:
+        return {"traefik.yml": _yaml(STATIC), f"{FOLDER}/imm.yml": _yaml(BASE)}
+
+    def write(self, session: Session, structures: Sequence[Structure]) -> None:
+        session.ask("proxy_write", name="traefik.yml", content=_yaml(STATIC))
+        session.ask("proxy_sync", folder=FOLDER, files=self._files(session, structures))
+
+    def load(self, engine: Engine, session: Session, structures: Sequence[Structure], settle: bool) -> None:
+        # Only what is live is in force here: new routes of an idle side come with the flip, and nothing of an
+        # old configuration lingers, so there is nothing to settle.
+        files = self._files(session, structures)
+        session.ask("proxy_sync", folder=FOLDER, files=files)
+        for name, content in files.items():
+            if name != "imm.yml":
+                self._wait(session, name.removesuffix(".yml").removeprefix("app-"), content)
+
+    def point(
+        self,
+        session: Session,
+        app: str,
+        slots: Mapping[str, Slot],
+        held: Collection[str],
+        release: Mapping[str, Any],
+    ) -> None:
+        known = [Structure.from_json(told) for told in session.ask("structures").values()]
+        mine = next(each for each in known if each.app == app)
+        # Which app answers for those who name no site doesn't change by a flip.
+        ports = {service: session.ask("park_port", app=app, service=service) for service in held}
+        content = _of_app(mine, slots, ports, _first(known) == app)
+        flags = ["alive", *(f"{service}.green" for service, slot in slots.items() if slot == "green")]
+        flags += [f"{service}.held" for service in held]
+        files = {_file_of(app): content}
+        session.ask("point", app=app, flags=flags, release=release, folder=FOLDER, files=files)
+        self._wait(session, app, content)
+
+    def withdraw(self, session: Session, app: str) -> None:
+        session.ask("unpoint", app=app, folder=FOLDER, files=[_file_of(app)])
+
+    def confirm(self, session: Session, flips: Sequence[Flip]) -> None:
+        prove(session, PROOF, flips)
+
+    def busy(self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float) -> list[str]:
+        told = session.ask("structures").get(app)
+        if told is None or not slots:
+            return []
+        structure = Structure.from_json(told)
+        addresses = {
+            service: list(structure.addresses.get(service, {}).get(slot, ()))
+            for service, slot in slots.items()
+        }
+        return list(
+            session.ask("unconnected", addresses=addresses, seconds=seconds, within=seconds + LOAD_SECONDS)
+        )
+
+    def _files(self, session: Session, structures: Sequence[Structure]) -> dict[str, str]:
+        """What the watched folder is to hold: the base, and a file for each app that is live."""
+        files = {"imm.yml": _yaml(BASE)}
+        live = session.ask("live_releases")
+        first = _first(structures)
+        for each in structures:
+            release = live.get(each.app)
+            if release:
+                slots = {name: service["slot"] for name, service in release["services"].items()}
+                ports = {
+                    service: session.ask("park_port", app=each.app, service=service)
+                    for service in release["held"]
+                }
+                files[_file_of(each.app)] = _of_app(each, slots, ports, first == each.app)
+        return files
+
+    def _wait(self, session: Session, app: str, content: str) -> None:
+        """Return when Traefik has taken over this content."""
+        path = f"/api/http/services/{_mark(app, content)}@file"
+        told = session.ask("answers", sock=API, path=path, seconds=LOAD_SECONDS, within=LOAD_SECONDS * 2)
+        if not told:
+            raise ProxyError(
+                f"Traefik did not take over the routes of {app} within {LOAD_SECONDS:.0f} s",
+                hint="see docker logs imm-proxy; imm proxy down --force and imm proxy up start it afresh",
+            )
+
+
+def _of_app(
+    structure: Structure, slots: Mapping[str, Slot], held: Mapping[str, int | None], default_site: bool
+) -> str:
+    """One app's routers and services: what is live of it."""
+    routers: dict[str, Any] = {}
+    services: dict[str, Any] = {}
+    middlewares: dict[str, Any] = {}
+    for name, of_service in sorted(structure.sides.items()):
+        side = of_service.get(slots[name]) if name in slots else None
+        if side is None:
+            continue
+        key = f"{structure.app}--{name}"
+        services[key] = _service(side, held.get(name) if name in held else None)
+        middlewares[f"{key}--proof"] = {
+            "headers": {"customResponseHeaders": {"X-Imm-Upstream": f"{side.addresses[0]}:{side.port}"}}
+        }
+        strip = []
+        if side.strip_path and side.path != "/":
+            middlewares[f"{key}--strip"] = {"stripPrefix": {"prefixes": [side.path]}}
+            strip = [f"{key}--strip"]
+        sites = " || ".join(f"Host(`{domain}`)" for domain in side.domains)
+        path = f" && (Path(`{side.path}`) || PathPrefix(`{side.path}/`))" if side.path != "/" else ""
+        rules = {"": (f"({sites}){path}", 1000)}
+        if default_site:
+            rules["--default"] = (f"{OWN_NAME}{path}", 500)
+        for suffix, (rule, priority) in rules.items():
+            common = {"rule": rule, "priority": priority + len(side.path), "service": key}
+            routers[f"{key}{suffix}"] = {**common, "entryPoints": ["web"], "middlewares": strip}
+            routers[f"{key}{suffix}--proof"] = {
+                **common,
+                "entryPoints": ["proof"],
+                "middlewares": [*strip, f"{key}--proof"],
+            }
+    told = {"routers": routers, "services": services, "middlewares": middlewares}
+    digest = hashlib.sha256(_yaml(told).encode()).hexdigest()[:16]
+    services[f"imm-mark-{structure.app}-{digest}"] = {
+        "loadBalancer": {"servers": [{"url": "http://127.0.0.1:9"}]}
+    }
+    # An empty map is an error to Traefik, not an empty map.
+    return _yaml({"http": {key: value for key, value in told.items() if value}})
+
+
+def _service(side: Side, parked_at: int | None) -> dict[str, Any]:
+    servers = [{"url": f"http://{address}:{side.port}"} for address in side.addresses]
+    if parked_at is not None:
+        servers = [{"url": f"http://127.0.0.1:{parked_at}"}]
+    return {"loadBalancer": {"servers": servers, "serversTransport": "imm", "passHostHeader": True}}
+
+
+def _first(structures: Sequence[Structure]) -> str | None:
+    """The app that answers for those who name no site."""
+    return min(structures, key=lambda each: (each.arrived, each.app)).app if structures else None
+
+
+def _mark(app: str, content: str) -> str:
+    services: dict[str, object] = json.loads(content)["http"]["services"]
+    return next(name for name in services if name.startswith(f"imm-mark-{app}-"))
+
+
+def _file_of(app: str) -> str:
+    return f"app-{app}.yml"
+
+
+def _yaml(told: Any) -> str:
+    # JSON is YAML.
+    return json.dumps(told, indent=1, sort_keys=True) + "\n"
