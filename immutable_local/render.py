@@ -118,7 +118,6 @@ class JsonLines:
             return
         if event.step == "build" and event.state == "begun":
             self.notes.build_begins()
-        self.notes.begin(event)
         told: dict[str, Any] = {
             "at": now(),
             "app": self.app,

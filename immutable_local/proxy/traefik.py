@@ -1,8 +1,8 @@
 """Traefik: the file provider, a file for each app, renamed in from outside the watched folder.
 
 A file holds what is live and nothing else: the servers of the live slots, or where requests wait. What
-Traefik has taken over is read from its API, by a service that carries the file's digest in its name and serves
-nothing. API and proof are on loopback addresses of the proxy's network namespace, which the sidecar shares.
+Traefik has taken over is read from its API, by a service that carries the file's digest in its name and
+serves nothing. API and proof are on loopback addresses of the proxy's network namespace, which the sidecar shares.
 """
 
 from __future__ import annotations
