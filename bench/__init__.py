@@ -1,0 +1,1 @@
+"""What imm promises under load, measured."""

@@ -1,0 +1,1 @@
+"""Of the bench: that its account is right."""

@@ -1,0 +1,1 @@
+"""What imm does, shown on this machine: `python -m demo`."""
