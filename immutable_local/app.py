@@ -84,6 +84,16 @@ class Service:
     def takes_traffic(self) -> bool:
         return self.port is not None
 
+    @property
+    def heeds_image_healthcheck(self) -> bool:
+        """Whether the image's HEALTHCHECK is about this service.
+
+        Not where imm.toml has its own, nor for a worker with a command of its own: the image's asks what the
+        image's own command serves.
+        """
+        own = self.healthcheck.command is not None or self.healthcheck.path is not None
+        return not own and (self.takes_traffic or self.command is None)
+
 
 @dataclass(frozen=True)
 class Volume:

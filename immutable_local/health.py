@@ -49,7 +49,7 @@ def command_of(instance: Instance, inspected: Mapping[str, Any]) -> list[str] | 
     check = instance.service.healthcheck
     if check.command is not None:
         return list(check.command)
-    if check.path is not None:
+    if not instance.service.heeds_image_healthcheck:
         return None
     test = (inspected["Config"].get("Healthcheck") or {}).get("Test") or []
     if test[:1] == ["CMD"]:
@@ -162,4 +162,4 @@ def _unhealthy(
     message = f"{what} did not become healthy" + ("" if ended else f" within {period:g} s")
     target = http_target(instance) if asking.number is not None else None
     details, hint = explain.why(engine, instance, state, target, asking.command, asking.seen)
-    return Unhealthy(message, details=details, still=still, hint=hint)
+    return Unhealthy(message, details=[f"{instance.name}:", *details], still=still, hint=hint)

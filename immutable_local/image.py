@@ -214,8 +214,10 @@ def buildkit_program() -> str | None:
         if plugged:
             return program
         with suppress(OSError, subprocess.TimeoutExpired):
+            # Even for this it would first connect to an engine behind ssh.
+            nowhere = {**os.environ, "DOCKER_HOST": "unix:///dev/null"}
             told = subprocess.run(
-                [program, "--version"], capture_output=True, text=True, timeout=10, check=False
+                [program, "--version"], env=nowhere, capture_output=True, text=True, timeout=10, check=False
             ).stdout
             version = re.search(r"version (\d+)\.", told)
             if version and int(version[1]) <= LAST_BUILT_IN:

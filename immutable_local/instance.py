@@ -168,4 +168,4 @@ def _healthcheck(service: Service) -> dict[str, object] | None:
             "start_period": round(service.healthcheck.start_period * nanoseconds),
             "retries": 3,
         }
-    return {"test": ["NONE"]} if service.healthcheck.path is not None else None
+    return None if service.heeds_image_healthcheck else {"test": ["NONE"]}

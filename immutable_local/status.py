@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -126,11 +127,7 @@ def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, l
             asked = (
                 next((each for each in release.app.services if each.name == name), None) if release else None
             )
-            row["health"] = (
-                "unhealthy"
-                if row["state"] != "running"
-                else ((inspected["State"].get("Health") or {}).get("Status") or "healthy")
-            )
+            row["health"] = _engines_view(inspected["State"])
             if asked is None or row["state"] != "running":
                 continue
             this = Instance(instance_name, container.id, asked, service.slot, address)
@@ -143,3 +140,10 @@ def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, l
         for (row, _), answer in zip(asking, answers, strict=True):
             row["health"] = "healthy" if answer.get("healthy") else "unhealthy"
     return told
+
+
+def _engines_view(state: Mapping[str, Any]) -> str:
+    """What the engine says of a live instance. Where it hasn't asked yet, imm has: else it weren't live."""
+    if state["Status"] != "running":
+        return "unhealthy"
+    return "unhealthy" if (state.get("Health") or {}).get("Status") == "unhealthy" else "healthy"

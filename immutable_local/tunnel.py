@@ -20,6 +20,16 @@ from immutable_local.errors import EngineError, UsageError
 
 ENGINE_SOCKET = "/var/run/docker.sock"
 CONNECT_SECONDS = 15.0
+# Ends ssh when this process ends, in whatever way: its standard input, a pipe from here, then closes.
+WATCH = """\
+exec 3<&0
+"$@" 3<&- & ssh=$!
+(read -r _ <&3; kill "$ssh") 2>/dev/null & watch=$!
+wait "$ssh"; code=$?
+kill "$watch" 2>/dev/null
+rm -rf -- "$0"
+exit "$code"
+"""
 
 
 def forward(url: str) -> str:
@@ -47,9 +57,13 @@ def forward(url: str) -> str:
     complaints = (folder / "ssh.log").open("w+b")
     # A session of its own: Ctrl-C in the terminal must not cut the connection that undoes what was begun.
     ssh = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=complaints, stderr=complaints, start_new_session=True
+        ["/bin/sh", "-c", WATCH, str(folder), *command],
+        stdin=subprocess.PIPE,
+        stdout=complaints,
+        stderr=complaints,
+        start_new_session=True,
     )
-    atexit.register(_close, ssh, folder)
+    atexit.register(_close, ssh)
     deadline = time.monotonic() + CONNECT_SECONDS
     while time.monotonic() < deadline:
         if ssh.poll() is not None:
@@ -75,6 +89,7 @@ def _accepts(path: Path) -> bool:
         return True
 
 
-def _close(ssh: subprocess.Popen[bytes], folder: Path) -> None:
-    ssh.terminate()
-    shutil.rmtree(folder, ignore_errors=True)
+def _close(ssh: subprocess.Popen[bytes]) -> None:
+    assert ssh.stdin is not None
+    ssh.stdin.close()
+    ssh.wait()

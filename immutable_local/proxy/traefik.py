@@ -2,7 +2,7 @@
 
 A file holds what is live and nothing else: the servers of the live slots, or where requests wait. What
 Traefik has taken over is read from its API, by a service that carries the file's digest in its name and
-serves nothing. API and proof are on loopback addresses of the proxy's network namespace, which the sidecar shares.
+serves nothing. API and proof are on loopback addresses of the proxy's network, which the sidecar shares.
 """
 
 from __future__ import annotations
