@@ -65,28 +65,41 @@ def forward(url: str) -> str:
     )
     atexit.register(_close, ssh)
     deadline = time.monotonic() + CONNECT_SECONDS
-    while time.monotonic() < deadline:
-        if ssh.poll() is not None:
-            break
-        if local.exists() and _accepts(local):
-            return str(local)
+    reached = None
+    while reached is None and ssh.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
+        reached = _reaches(local) if local.exists() else None
+    if reached:
+        return str(local)
     complaints.seek(0)
-    said = complaints.read().decode(errors="replace").strip().splitlines()
+    said = complaints.read().decode(errors="replace").strip().splitlines()[-5:]
+    if reached is None:
+        raise EngineError(
+            f"no connection to {url}",
+            details=said or [f"ssh was not connected after {CONNECT_SECONDS:.0f} s"],
+            hint=f"try it by hand: ssh {asked.hostname} (a key or an agent is needed: nothing is asked here)",
+        )
     raise EngineError(
-        f"no connection to {url}",
-        details=said[-5:] or [f"ssh was not connected after {CONNECT_SECONDS:.0f} s"],
-        hint=f"try it by hand: ssh {asked.hostname} (a key or an agent is needed: nothing is asked here)",
+        f"ssh reaches {asked.hostname}, but no engine answers on its {remote}",
+        details=said,
+        hint="start Docker there, see whether this user may use it (docker group),"
+        " or name another socket: ssh://HOST/path/of/docker.sock",
     )
 
 
-def _accepts(path: Path) -> bool:
+def _reaches(local: Path) -> bool | None:
+    """Whether an engine answers behind this socket; None when ssh doesn't listen on it yet."""
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(CONNECT_SECONDS)
         try:
-            probe.connect(os.fspath(path))
+            probe.connect(os.fspath(local))
+        except OSError:
+            return None
+        try:
+            probe.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return probe.recv(1) != b""
         except OSError:
             return False
-        return True
 
 
 def _close(ssh: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,63 @@
+"""The fixtures: `host` for one test, `shared` for the tests of one file that only look."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.host import ROOT, Host, Project
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What all tests share: the image that the apps start from, and where the proxy listens."""
+
+    base: str
+    proxy: tuple[str, int]
+
+
+@pytest.fixture(scope="session")
+def machine() -> Machine:
+    """The proxy runs from the begin to the end, so that what a test leaves over can be told from it."""
+    base = _printed("setup", "image", "python").strip()
+    proxy = json.loads(_printed("immutable_local", "proxy", "up", "--json"))
+    return Machine(base, (proxy["bind"], proxy["port"]))
+
+
+@pytest.fixture
+def host(machine: Machine, tmp_path) -> Iterator[Host]:
+    opened = Host(tmp_path, machine.base, machine.proxy)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def shared(machine: Machine, tmp_path_factory) -> Iterator[Host]:
+    """One host for a whole file: its apps stay until the last test has looked at them."""
+    opened = Host(tmp_path_factory.mktemp("shared"), machine.base, machine.proxy)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def app(host: Host) -> Project:
+    return host.project()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "machine" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.engine)
+
+
+def _printed(*words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

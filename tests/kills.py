@@ -1,0 +1,530 @@
+"""Commands killed from outside, driven by the steps that they tell; and what must be true after.
+
+A `Subject` is one app that is killed again and again. What is true is read from the places themselves: the state
+that the sidecar holds, the containers and their labels, the images and networks. Nothing in imm helps.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from signal import Signals
+from typing import Any
+
+from immutable_local.sidecar.program import HEARTBEAT_SECONDS
+from tests.host import Host, Outcome, Project
+
+HOLD_SECONDS = 5.0
+COMMAND_SECONDS = 60.0
+PAUSE_SECONDS = 0.02
+FLIPPED = ("went_live", "reverted")
+# About how long a step takes here: a kill in its middle comes somewhere within.
+LASTS = {
+    "lock": 0.09,
+    "build": 0.2,
+    "seal": 0.13,
+    "hold": 0.06,
+    "stop_old": 0.11,
+    "start": 0.35,
+    "check_health": 0.05,
+    "flip": 0.03,
+    "record": 0.01,
+    "drain": 0.01,
+    "retire": 0.12,
+    "prune": 0.03,
+}
+TAIL = ("start", "check_health", "flip", "record", "drain", "retire")
+ROOM = ("hold", "stop_old")
+STEPS = {
+    ("up", "many"): ("lock", "sweep", "build", "seal", *TAIL, "prune"),
+    ("up", "one"): ("lock", "sweep", "build", "seal", *ROOM, *TAIL, "prune"),
+    ("revert", "many"): ("lock", "sweep", *TAIL, "prune"),
+    ("revert", "one"): ("lock", "sweep", *ROOM, *TAIL, "prune"),
+    ("down", "many"): ("lock", "sweep", "flip", "record", "drain", "retire"),
+    ("down", "one"): ("lock", "sweep", "flip", "record", "drain", "retire"),
+}
+AFTER_FLIP = ("record", "drain", "retire", "prune")
+# Run in the sidecar. Whoever looks takes the lock first, as the next command would: what a killed client's last
+# request still did is done by then.
+LOOK = """
+import fcntl, hashlib, json, os, pathlib, re, sys, time
+app, patience = sys.argv[1], float(sys.argv[2])
+state, home = pathlib.Path("/imm/state/data"), pathlib.Path("/imm/proxy/data/apps") / app
+def read(path):
+    return json.loads(path.read_text()) if path.exists() else None
+def names(path):
+    return sorted(os.listdir(path)) if path.is_dir() else []
+began = time.monotonic()
+lock = open(state / "locks" / f"app-{app}", "a")
+while True:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+    except BlockingIOError:
+        if time.monotonic() > began + patience:
+            print(json.dumps({"locked": pathlib.Path(lock.name).read_text()}))
+            sys.exit()
+        time.sleep(0.01)
+waited = time.monotonic() - began
+records, broken = [], []
+for name in names(state / "ledger" / app):
+    content = (state / "ledger" / app / name).read_bytes()
+    if re.fullmatch(r"[0-9]{8}-[0-9a-f]{16}\\.json", name) and hashlib.sha256(content).hexdigest()[:16] == name[9:25]:
+        records.append(json.loads(content))
+    else:
+        broken.append(name)
+halves = [str(path) for folder in (state / "ledger" / app, state / "doing", state / "origins", state / "logs" / app,
+          state / "secrets" / app, home) for path in (folder.glob(".*") if folder.is_dir() else [])
+          if folder.name == app or app in path.name]
+print(json.dumps({
+    "waited": waited, "live": read(home / "live" / "release.json"), "flags": names(home / "live"), "home": names(home),
+    "structure": read(home / "structure.json"), "doing": read(state / "doing" / f"{app}.json"), "records": records,
+    "broken": broken, "halves": halves,
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A signal to a command: at the begin of a step, or some seconds later; and the next command."""
+
+    command: str
+    writers: str
+    step: str
+    signal: Signals
+    delay: float = 0.0
+    then: str = "up"  # the same version again; 'up-other', 'revert', 'down', 'prune'
+
+    def __str__(self) -> str:
+        when = f"{self.delay * 1000:.0f}ms" if self.delay else "begin"
+        return f"{self.command}-{self.writers}-{self.step}-{self.signal.name}-{when}-{self.then}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request of a client's: when it began, how long it took, and what came."""
+
+    began: float
+    seconds: float
+    status: int
+    text: str
+
+
+class Clients:
+    """Kept-alive clients that go on asking for /version, and note every answer."""
+
+    def __init__(self, host: Host, project: Project, clients: int = 2) -> None:
+        self.host = host
+        self.project = project
+        self.answers: list[Asked] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
+
+    def __enter__(self) -> Clients:
+        for each in self._threads:
+            each.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for each in self._threads:
+            each.join(timeout=30)
+
+    def lost(self, but: Sequence[tuple[float, float]] = ()) -> list[Asked]:
+        """What wasn't answered 200; a 503 that began within one of `but` doesn't count."""
+        return [
+            each
+            for each in list(self.answers)
+            if each.status != 200
+            and not (each.status == 503 and any(begin <= each.began <= end for begin, end in but))
+        ]
+
+    def _ask(self) -> None:
+        connection = self.host.connection()
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                connection.request("GET", "/version", headers={"Host": self.project.domain})
+                response = connection.getresponse()
+                status, text = response.status, response.read().decode()
+            except (OSError, http.client.HTTPException) as failed:
+                status, text = 0, f"{type(failed).__name__}: {failed}"
+                connection.close()
+            self.answers.append(Asked(began, time.monotonic() - began, status, text))
+            self._stop.wait(PAUSE_SECONDS)
+        connection.close()
+
+
+class Command:
+    """imm at work, and what it tells, line by line, as it tells it."""
+
+    def __init__(self, host: Host, project: Project, *words: str) -> None:
+        self.words = words
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "immutable_local", "--file", str(project.file), *words, "--json"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=project.folder,
+            env={**os.environ, **host.environment},
+        )
+        self.lines: list[str] = []
+        self.complaints: list[str] = []
+        self._told = threading.Condition()
+        self._readers = [
+            threading.Thread(target=self._read, args=each, daemon=True)
+            for each in ((self.process.stdout, self.lines), (self.process.stderr, self.complaints))
+        ]
+        for each in self._readers:
+            each.start()
+
+    def _read(self, stream: Any, into: list[str]) -> None:
+        for line in stream:
+            with self._told:
+                into.append(line)
+                self._told.notify_all()
+        with self._told:
+            self._told.notify_all()
+
+    def begun(self, step: str) -> bool:
+        """Wait until the step has begun; False when the command ended without."""
+        wanted = re.compile(rf'"step": "{step}", "state": "begun"')
+        with self._told:
+            self._told.wait_for(
+                lambda: any(wanted.search(line) for line in self.lines) or not self._readers[0].is_alive(),
+                timeout=COMMAND_SECONDS,
+            )
+            return any(wanted.search(line) for line in self.lines)
+
+    def send(self, which: Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, which)
+
+    def ended(self, seconds: float = COMMAND_SECONDS) -> Outcome:
+        """How it ended, and all it said."""
+        try:
+            code = self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"imm {' '.join(self.words)} did not end within {seconds} s: {self}") from None
+        for each in self._readers:
+            each.join(timeout=10)
+        return Outcome(code, "".join(self.lines), "".join(self.complaints))
+
+    def __str__(self) -> str:
+        return f"imm {' '.join(self.words)} said:\n{''.join(self.lines)}{''.join(self.complaints)}"
+
+
+@contextmanager
+def command(host: Host, project: Project, *words: str) -> Iterator[Command]:
+    """A command that doesn't outlive the test."""
+    running = Command(host, project, *words)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.send(Signals.SIGCONT)
+            running.send(Signals.SIGKILL)
+        running.process.wait(timeout=10)
+
+
+def look(host: Host, project: Project, patience: float = HEARTBEAT_SECONDS + 2) -> dict[str, Any]:
+    """What the state volumes hold of an app. Fails when its lock isn't free within `patience` seconds."""
+    code, printed = host.execute("imm-sidecar", "python3", "-c", LOOK, project.name, str(patience))
+    assert code == 0, printed
+    told = json.loads(printed)
+    assert "locked" not in told, f"the lock is still held after {patience} s: {told['locked']}"
+    return dict(told)
+
+
+def recorded(state: Mapping[str, Any]) -> int | None:
+    """The release that is live as the ledger tells it."""
+    last = [each for each in state["records"] if each["event"] in (*FLIPPED, "down")]
+    return last[-1]["release"] if last and last[-1]["event"] in FLIPPED else None
+
+
+def live_number(state: Mapping[str, Any]) -> int | None:
+    return state["live"]["release"] if state["live"] else None
+
+
+def check(host: Host, project: Project, live: int | None, version: str | None = None) -> dict[str, Any]:
+    """I3 and I4: one live release, nothing that it doesn't name, no half record, no lock, all of one mind."""
+    state = look(host, project, patience=0.0)
+    assert live_number(state) == live
+    assert recorded(state) == live, state["records"]
+    assert [each["number"] for each in state["records"]] == list(range(1, len(state["records"]) + 1))
+    assert (state["broken"], state["halves"], state["doing"]) == ([], [], None)
+    found = host.engine.containers(all=True, filters={"label": f"imm.app={project.name}"})
+    by_name = {each["Names"][0].lstrip("/"): each for each in found}
+    named = state["live"]["services"] if state["live"] else {}
+    assert sorted(by_name) == sorted(name for each in named.values() for name in each["instances"])
+    for name, service in named.items():
+        for instance in service["instances"]:
+            container = by_name[instance]
+            marks = container["Labels"]
+            assert container["State"] == "running", container
+            assert (marks["imm.role"], marks["imm.service"]) == ("instance", name)
+            assert (marks["imm.slot"], marks["imm.spec"]) == (service["slot"], service["spec"])
+            assert host.inspect(instance)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+    assert sorted(each for each in state["home"] if each != "structure.json" and not each.startswith("gen-")) == (
+        ["live"] if live else []
+    )
+    assert len([each for each in state["home"] if each.startswith("gen-")]) == (1 if live else 0), state["home"]
+    green = [f"{name}.green" for name, each in named.items() if each["slot"] == "green"]
+    assert state["flags"] == (sorted(["alive", "release.json", *green]) if live else [])
+    assert (state["structure"] is None) == (live is None)
+    networks = host.engine.networks(filters={"label": f"imm.app={project.name}"})
+    assert [each["Name"] for each in networks] == ([f"imm-app-{project.name}"] if live else [])
+    sealed = {each["release"] for each in state["records"] if each["event"] == "sealed"}
+    tags = [f"imm.local/app/{project.name}:{number}" for number in host.releases(project)]
+    assert host.images(project) == sorted(tags), "a build or a sealed image that nobody announced is left"
+    assert set(host.releases(project)) <= sealed
+    if live is not None:
+        assert live in host.releases(project)
+        answer = host.ask("/version", project)
+        assert answer.status == 200 and version in (None, answer.text), answer
+    return state
+
+
+class Subject:
+    """One app that is killed again and again."""
+
+    def __init__(self, host: Host, writers: str, **web: Any) -> None:
+        self.host = host
+        self.writers = writers
+        self.app = host.project()
+        self.count = 0
+        self.versions: dict[int, str] = {}
+        if writers == "one":
+            web = {"volumes": ["data:/data"], "hold": f"{HOLD_SECONDS:g}s", **web}
+            self.app.set(volumes={"data": {"writers": "one"}})
+        else:
+            web = {"replicas": 2, **web}
+        self.app.service("web", **web)
+
+    def next_version(self) -> str:
+        self.count += 1
+        version = f"{self.app.name} v{self.count}"
+        self.app.version(version)
+        return version
+
+    def deploy(self) -> int:
+        """The version that the folder holds goes live; returns its release."""
+        result = self.host.up(self.app).result
+        number = int(result["release"])
+        self.versions[number] = (self.app.folder / "VERSION").read_text()
+        return number
+
+    def ready(self, kill: Kill) -> tuple[dict[str, Any], list[str]]:
+        """Something is live, with an earlier release to go back to; the words that will be killed."""
+        while len(self.versions) < (1 if kill.command == "up" else 2):
+            self.next_version()
+            self.deploy()
+        state = look(self.host, self.app, patience=0.0)
+        if state["live"] is None:
+            self.deploy()
+            state = look(self.host, self.app, patience=0.0)
+        if kill.command == "up":
+            self.next_version()
+            return state, ["up"]
+        if kill.command == "revert":
+            back = [n for n in self.host.releases(self.app) if n != live_number(state) and n in self.versions]
+            return state, ["revert", str(back[-1])]
+        if kill.command == "prune":
+            self.app.set(release={"keep": 1})
+        return state, [kill.command]
+
+    def endure(self, kill: Kill) -> None:
+        """Be killed, and be right again after one command."""
+        before, words = self.ready(kill)
+        was = live_number(before)
+        assert was is not None
+        goal = {"up": None, "revert": int(words[-1]) if kill.command == "revert" else None}.get(kill.command, was)
+        holdings = self.holdings()
+        if kill.command == "down":
+            self._die(kill, words)
+            self._after(kill, before, was, goal, holdings, None)
+            return
+        with Clients(self.host, self.app) as clients:
+            killed = self._die(kill, words)
+            self._after(kill, before, was, goal, holdings, clients)
+            again = time.monotonic()
+        held = self.writers == "one" and kill.signal == Signals.SIGKILL
+        lost = clients.lost(but=[(killed - HOLD_SECONDS, again)] if held else [])
+        assert not lost, f"{len(lost)} of {len(clients.answers)} lost; kill at {killed}, again at {again}: {lost[:3]}"
+        slow = [each for each in clients.answers if each.seconds > HOLD_SECONDS + 2]
+        assert not slow, slow
+
+    def _die(self, kill: Kill, words: Sequence[str]) -> float:
+        with command(self.host, self.app, *words) as running:
+            if kill.command != "prune":
+                assert running.begun(kill.step), f"no step {kill.step}: {running}"
+            time.sleep(kill.delay)
+            running.send(kill.signal)
+            at = time.monotonic()
+            self.outcome = running.ended()
+        return at
+
+    def _after(
+        self,
+        kill: Kill,
+        before: Mapping[str, Any],
+        was: int,
+        goal: int | None,
+        holdings: Mapping[str, Any],
+        clients: Clients | None,
+    ) -> None:
+        after = look(self.host, self.app)
+        survivor = live_number(after)
+        new = [each["release"] for each in after["records"][len(before["records"]) :] if each["event"] == "sealed"]
+        goal = goal or (new[0] if new else None)
+        if kill.command == "up" and goal is not None:
+            self.versions[goal] = (self.app.folder / "VERSION").read_text()
+        self._survivor(kill, was, goal, survivor)
+        if kill.signal != Signals.SIGKILL and self.outcome.code != 0:
+            self._interrupted(kill, before, after, was, holdings)
+        if self.writers == "many" and clients is not None:
+            assert not clients.lost()
+        self._recover(kill, after, survivor)
+
+    def _survivor(self, kill: Kill, was: int, goal: int | None, survivor: int | None) -> None:
+        """Before the flip the old one lives on; after it the new one does; in it either."""
+        if kill.command == "prune":
+            assert survivor == was
+        elif kill.command == "down":
+            either = (was, None) if kill.step == "flip" else (None,) if kill.step in AFTER_FLIP else (was,)
+            assert survivor in either, (was, survivor)
+        elif kill.step in AFTER_FLIP:
+            assert survivor == goal
+        elif not kill.delay or STEPS[kill.command, kill.writers].index(kill.step) < 2:
+            assert survivor == was
+        else:
+            assert survivor in (was, goal)
+
+    def _interrupted(
+        self,
+        kill: Kill,
+        before: Mapping[str, Any],
+        after: Mapping[str, Any],
+        was: int,
+        holdings: Mapping[str, Any],
+    ) -> None:
+        """It undid what wasn't live, says so, and leaves nothing over."""
+        outcome, live = self.outcome, live_number(after)
+        assert outcome.code == 1, f"exit code {outcome.code}: {outcome.stdout}{outcome.stderr}"
+        error = outcome.error
+        assert error["code"] == "interrupted", error
+        assert "Traceback" not in outcome.stderr, outcome.stderr
+        assert "while undoing" not in outcome.stderr, outcome.stderr
+        assert after["doing"] is None
+        assert (after["broken"], after["halves"]) == ([], [])
+        added = [each["event"] for each in after["records"][len(before["records"]) :]]
+        if live == was and kill.command != "prune":
+            assert "undone" in error["message"] or "still live" in error["message"], error
+            now = self.holdings()
+            assert now == holdings, {key: (holdings[key], now[key]) for key in now if now[key] != holdings[key]}
+            assert set(added) <= {"failed", "sealed"}, added
+        elif live is not None and live != was:
+            assert f"release {live} is live" in error["message"], error
+            assert "failed" not in added, added
+            assert recorded(after) == live, after["records"]
+        elif live is None:
+            assert "off this host" in error["message"] or "no longer" in error["message"], error
+            assert recorded(after) is None, after["records"]
+
+    def _recover(self, kill: Kill, after: Mapping[str, Any], survivor: int | None) -> None:
+        """One next command, of whatever kind that changes things."""
+        self.app.set(release={"keep": 5})
+        expected: int | None = survivor
+        if kill.then in ("up", "up-other"):
+            if kill.then == "up-other":
+                self.next_version()
+            result = self.host.up(self.app).result
+            expected = result["release"]
+            self.versions[expected] = (self.app.folder / "VERSION").read_text()
+            if kill.then == "up-other":
+                assert result["outcome"] == "live"
+            elif self.versions.get(survivor or 0) == self.versions[expected]:
+                assert (result["outcome"], expected) == ("unchanged", survivor)
+        elif kill.then == "revert":
+            back = [n for n in self.host.releases(self.app) if n != survivor and n in self.versions]
+            expected = back[0]
+            self.host.revert(self.app, str(expected))
+        elif kill.then == "down":
+            self.host.imm(self.app, "down")
+            expected = None
+        elif kill.then == "prune":
+            self.host.imm(self.app, "prune")
+        state = check(self.host, self.app, expected, self.versions.get(expected or 0))
+        self._told(kill, after, state, survivor)
+
+    def _told(self, kill: Kill, after: Mapping[str, Any], state: Mapping[str, Any], survivor: int | None) -> None:
+        """History says where it was interrupted and what was found live, once."""
+        history = self.host.history(self.app)
+        assert history == state["records"]
+        told = [each for each in history[len(after["records"]) :] if each["event"] == "interrupted"]
+        if after["doing"] is None:
+            assert not told, told
+            return
+        assert kill.signal == Signals.SIGKILL
+        assert len(told) == 1, told
+        step, steps = after["doing"]["step"], STEPS.get((kill.command, kill.writers), ("prune",))
+        # A step that takes a millisecond is over before the signal arrives.
+        assert step in steps[steps.index(kill.step) :], (step, kill)
+        found = f"found release {survivor} live" if survivor else "found nothing live"
+        assert f"{kill.command} by " in told[0]["error"] and f"interrupted at {step}; {found}" in told[0]["error"], told
+
+    def holdings(self) -> dict[str, Any]:
+        """What the engine holds of this app, images' layers and containers' states included."""
+        mine = {"label": f"imm.app={self.app.name}"}
+        return {
+            "containers": sorted(
+                (each["Id"], each["State"], self.host.inspect(each["Id"])["HostConfig"]["RestartPolicy"]["Name"])
+                for each in self.host.engine.containers(all=True, filters=mine)
+            ),
+            "images": self.host.images(self.app),
+            "networks": [each["Id"] for each in self.host.engine.networks(filters=mine)],
+            "volumes": [each["Name"] for each in self.host.engine.volumes(filters=mine)["Volumes"] or []],
+        }
+
+
+def at_the_begin(command: str, writers: str, which: Signals, choice: random.Random) -> list[Kill]:
+    """A kill at the begin of each step of a command."""
+    return [
+        Kill(command, writers, step, which, 0.0, choice.choice(["up", "up-other"])) for step in STEPS[command, writers]
+    ]
+
+
+def in_the_middle(command: str, writers: str, which: Signals, choice: random.Random) -> list[Kill]:
+    """A kill somewhere within each step of a command; those that take no time are left to their begin."""
+    return [
+        Kill(
+            command,
+            writers,
+            step,
+            which,
+            round(choice.uniform(0.001, LASTS[step]), 3),
+            choice.choice(["up", "up-other", "revert", "prune", "down"]),
+        )
+        for step in STEPS[command, writers]
+        if step in LASTS
+    ]
+
+
+def while_pruning(which: Signals, choice: random.Random, times: int) -> list[Kill]:
+    """`prune` tells no steps: it is killed at some moment of its half second."""
+    return [
+        Kill("prune", "many", "prune", which, round(choice.uniform(0.1, 0.6), 3), choice.choice(["up", "up-other"]))
+        for _ in range(times)
+    ]

@@ -1,0 +1,195 @@
+"""A host that has never seen imm: how the proxy comes, what stands in its way, and what it outlives."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from typing import Any
+
+import pytest
+
+from immutable_local.wait import until
+from tests.host import Project
+from tests.remote.conftest import PORT, Apart
+
+pytestmark = pytest.mark.engine
+RETURN_SECONDS = 30.0
+
+
+def test_the_first_up_starts_the_proxy_and_its_sidecar(bare: Apart, app: Project):
+    """One of each; the proxy listens on the loopback alone, and no path of the host reaches either."""
+    assert bare.imm(app, "proxy", "status").result["state"] == "absent"
+    live = bare.up(app).result
+    assert (live["outcome"], live["release"]) == ("live", 1)
+    assert bare.get("/version") == "1"
+    assert _names(bare) == {"imm-proxy", "imm-sidecar", f"{app.name}-web-1-green-1"}
+    proxy, sidecar = bare.inspect("imm-proxy"), bare.inspect("imm-sidecar")
+    published = [each for each in proxy["NetworkSettings"]["Ports"].values() if each]
+    assert published == [[{"HostIp": "127.0.0.1", "HostPort": str(PORT)}]]
+    assert sidecar["HostConfig"]["NetworkMode"] == f"container:{proxy['Id']}"
+    assert {each["Type"] for each in proxy["Mounts"] + sidecar["Mounts"]} == {"volume"}
+
+
+def test_a_port_that_is_taken_is_told_and_nothing_is_left_over(bare: Apart, app: Project):
+    """Exit code 1, which port, how to choose another; and after that it works."""
+    with bare.second.listening(PORT), bare.nothing_left_over():
+        error = bare.up(app, expect=1).error
+        assert error["code"] == "port_taken"
+        assert f"127.0.0.1:{PORT}" in error["message"]
+        assert "--http-port" in error["hint"]
+    assert bare.up(app).result["outcome"] == "live"
+
+
+@pytest.mark.parametrize("kind", ["imm-proxy", "imm-sidecar", "imm-0-proxy", "imm-state"])
+def test_what_somebody_else_named_like_ours_is_refused_and_untouched(bare: Apart, app: Project, kind: str):
+    """Exit code 1, whose name it is, and the engine as it was before."""
+    engine = bare.engine
+    if kind == "imm-0-proxy":
+        engine.create_network(kind)
+    elif kind == "imm-state":
+        engine.create_volume(kind)
+    else:
+        engine.start(engine.create_container(bare.base, ["sleep", "600"], name=kind)["Id"])
+    with bare.nothing_left_over():
+        error = bare.up(app, expect=1).error
+    assert error["code"] == "name_taken" and kind in error["message"] and error["hint"]
+
+
+def test_the_proxy_moves_to_another_port_with_its_apps(bare: Apart, app: Project):
+    """`proxy up --http-port`: what is live answers there, and no longer here."""
+    bare.up(app)
+    moved = bare.imm(app, "proxy", "up", "--http-port", "8081").result
+    assert (moved["state"], moved["port"]) == ("running", 8081)
+    bare.proxy = ("127.0.0.1", 8081)
+    assert bare.get("/version") == "1"
+    with pytest.raises(ConnectionRefusedError):
+        bare.second.connection(PORT).connect()
+    told = bare.imm(app, "proxy", "status").result
+    assert told == {
+        "kind": "nginx",
+        "state": "running",
+        "bind": "127.0.0.1",
+        "port": 8081,
+        "apps": [app.name],
+    }
+    again = bare.up(app).result
+    assert again["outcome"] == "unchanged" and again["url"] == f"http://{app.domain}:8081"
+
+
+def test_a_proxy_that_cannot_move_stays_where_it_is(bare: Apart, app: Project):
+    """The other port is taken: exit code 1, and what is live answers as before."""
+    bare.up(app)
+    with bare.second.listening(8081), bare.nothing_left_over():
+        refused = bare.imm(app, "proxy", "up", "--http-port", "8081", expect=1)
+        assert refused.error["code"] == "port_taken"
+    assert bare.get("/version") == "1"
+    assert bare.up(app).result["outcome"] == "unchanged"
+
+
+def test_proxy_down_is_refused_while_an_app_is_live(bare: Apart, app: Project):
+    """It names the app; once that is down, so goes the proxy, and only its volumes stay."""
+    bare.up(app)
+    with bare.nothing_left_over():
+        refused = bare.imm(app, "proxy", "down", expect=2).error
+        assert refused["code"] == "apps_live" and app.name in refused["message"]
+    bare.imm(app, "down")
+    bare.imm(app, "proxy", "down")
+    assert _names(bare) == set()
+    assert [each["Name"] for each in bare.engine.networks(filters={"type": "custom"})] == []
+    assert bare.imm(app, "proxy", "status").result["state"] == "absent"
+    back = bare.up(app).result
+    assert (back["outcome"], back["release"]) == ("live", 1)
+    assert [each["event"] for each in bare.history(app) if each["event"] != "sealed"] == [
+        "went_live",
+        "down",
+        "went_live",
+    ]
+
+
+@pytest.mark.parametrize("end", ["stop", "lose_power"])
+def test_what_is_live_comes_back_with_the_engine(bare: Apart, app: Project, end: str):
+    """Without a command of imm's; and `up` then finds nothing to do."""
+    worker = {"command": ["python3", "-c", "import time; time.sleep(600)"], "healthcheck": None}
+    app.version("1", replicas=2).service("worker", **worker)
+    bare.up(app)
+    bare.up(app.version("2"))
+    before = bare.running()
+    getattr(bare.second, end)()
+    bare.second.start()
+    _answers_again(bare, "2")
+    assert until(lambda: bare.running() == before or None, RETURN_SECONDS, pause=0.1), bare.running()
+    unchanged = bare.up(app).result
+    assert (unchanged["outcome"], unchanged["release"]) == ("unchanged", 2)
+    assert bare.running() == before
+    assert bare.up(app.version("3")).result["outcome"] == "live"
+    assert bare.get("/version") == "3"
+
+
+def test_a_proxy_that_was_restarted_leaves_its_sidecar_behind_and_the_next_command_brings_it_back(
+    bare: Apart, app: Project
+):
+    """The sidecar is then in a network namespace that is gone; what was live is live all the while."""
+    bare.up(app)
+    bare.engine.restart("imm-proxy", timeout=1)
+    _answers_again(bare, "1")
+    assert bare.status(app)["live"]["release"] == 1
+    assert bare.up(app.version("2")).result["outcome"] == "live"
+    assert bare.get("/version") == "2"
+
+
+@pytest.mark.parametrize("gone", [("imm-proxy",), ("imm-sidecar",), ("imm-proxy", "imm-sidecar")])
+def test_up_makes_what_somebody_removed_and_traffic_flows_again(
+    bare: Apart, app: Project, gone: tuple[str, ...]
+):
+    """What was live is live again, in a release that is still the same."""
+    bare.up(app)
+    for name in gone:
+        bare.engine.remove_container(name, force=True)
+    unchanged = bare.up(app).result
+    assert (unchanged["outcome"], unchanged["release"]) == ("unchanged", 1)
+    assert bare.get("/version") == "1"
+    assert bare.up(app.version("2")).result["outcome"] == "live"
+    assert bare.get("/version") == "2"
+
+
+def test_an_app_gets_a_subnet_that_leads_nowhere_else(bare: Apart, app: Project):
+    """The host's own routes are skipped: a VPN's addresses stay reachable."""
+    bare.imm(app, "proxy", "up")
+    mine = _subnet(bare, "imm-0-proxy")
+    network = ipaddress.IPv4Network(mine)
+    following = ipaddress.IPv4Network((int(network.network_address) + 256, 24))
+    bare.second.route("add", str(following))
+    try:
+        bare.up(app)
+        given = ipaddress.IPv4Network(_subnet(bare, f"imm-app-{app.name}"))
+        assert not given.overlaps(following) and not given.overlaps(network)
+        assert bare.get("/version") == "1"
+    finally:
+        bare.second.route("del", str(following))
+
+
+def _names(host: Apart) -> set[str]:
+    return {each["Names"][0].lstrip("/") for each in host.engine.containers(all=True)}
+
+
+def _subnet(host: Apart, network: str) -> str:
+    told: dict[str, Any] = host.engine.inspect_network(network)
+    return str(told["IPAM"]["Config"][0]["Subnet"])
+
+
+def _answers_again(host: Apart, version: str) -> None:
+    """Wait until the app answers, as a client outside would."""
+    last: object = None
+
+    def answers() -> bool | None:
+        nonlocal last
+        try:
+            answer = host.ask("/version")
+        except OSError as failed:
+            last = failed
+            return None
+        last = answer
+        return True if (answer.status, answer.text) == (200, version) else None
+
+    began = time.monotonic()
+    assert until(answers, RETURN_SECONDS, pause=0.05), f"after {time.monotonic() - began:.0f} s: {last}"

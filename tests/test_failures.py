@@ -1,0 +1,282 @@
+"""What goes wrong before a release is live: code, message, reason and hint; and nothing is left over.
+
+One app is live in its first version for the whole file. Each test asks for something bad in its place.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.host import HEALTHCHECK, Host, Outcome, Project
+
+SHORT = {**HEALTHCHECK, "timeout": "300ms", "start_period": "1s"}
+
+
+@pytest.fixture(scope="module")
+def live(shared: Host) -> Project:
+    app = shared.project()
+    shared.up(app)
+    return app
+
+
+@pytest.fixture
+def app(live: Project) -> Iterator[Project]:
+    """The live app's folder, given back as it was."""
+    settings, dockerfile = copy.deepcopy(live.settings), (live.folder / "Dockerfile").read_text()
+    yield live
+    live.settings = settings
+    live.dockerfile(dockerfile).version("1")
+
+
+def refused(host: Host, app: Project, *, expect: int = 1, **environment: str) -> Outcome:
+    """`up` fails; version 1 is still live, in the same container, and nothing else is there."""
+    with host.nothing_left_over():
+        outcome = host.up(app, expect=expect, **environment)
+    assert outcome.result["outcome"] == "failed"
+    assert host.get("/version", app) == "1"
+    assert host.running(app) == [f"{app.name}-web-1-green-1"]
+    return outcome
+
+
+def unhealthy(host: Host, app: Project) -> dict:
+    """Why the release did not become healthy, as it was told."""
+    outcome = refused(host, app)
+    error = outcome.error
+    assert error["code"] == "unhealthy"
+    assert error["still"] == "release 1 is still live"
+    assert error["hint"]
+    assert outcome.states("start", "check_health") == ["done", "failed"]
+    return error
+
+
+def test_a_release_that_crashes_at_start_tells_its_exit_code_and_last_words(shared: Host, app: Project):
+    """At once: nobody waits for the deadline of something that is dead."""
+    app.version("2", behave="crash", healthcheck={**HEALTHCHECK, "start_period": "60s"})
+    error = unhealthy(shared, app)
+    assert "its container ended with exit code 1" in error["details"]
+    assert "  no database: DATABASE_URL is not set" in error["details"]
+
+
+def test_a_command_that_isnt_there_is_named(shared: Host, app: Project):
+    app.version("2", command=["gunicorn", "shop:app"])
+    error = refused(shared, app).error
+    assert "gunicorn" in str(error)
+    assert "services.web.command" in error["hint"] or "correct the command" in error["hint"]
+
+
+def test_a_command_that_ends_is_told_to_stay(shared: Host, app: Project):
+    app.version("2", command=["true"])
+    error = unhealthy(shared, app)
+    assert "its container ended with exit code 0" in error["details"]
+    assert "stay in the foreground" in error["hint"]
+
+
+def test_a_wrong_port_is_told_with_the_port_that_listens(shared: Host, app: Project):
+    app.version("2", environment={"PORT": "9000"}, healthcheck=SHORT)
+    error = unhealthy(shared, app)
+    assert "the container listens on 9000; imm.toml says port = 8000" in error["details"]
+    assert error["hint"] == "correct services.web.port in imm.toml to 9000, then run imm up"
+
+
+def test_a_server_that_listens_on_loopback_alone_is_told_so(shared: Host, app: Project):
+    app.version("2", behave="loopback", healthcheck=SHORT)
+    error = unhealthy(shared, app)
+    assert any("127.0.0.1" in each for each in error["details"])
+    assert "0.0.0.0" in error["hint"]
+
+
+def test_a_redirect_is_not_healthy_and_its_target_is_told(shared: Host, app: Project):
+    app.version("2", behave="redirect", healthcheck=SHORT)
+    error = unhealthy(shared, app)
+    assert any(each.startswith("GET /up answered 301 to /login") for each in error["details"])
+    assert "without a redirect" in error["hint"]
+
+
+def test_a_health_check_that_hangs_ends_at_the_deadline(shared: Host, app: Project):
+    app.version("2", behave="hang", healthcheck=SHORT)
+    outcome = refused(shared, app)
+    assert (
+        outcome.error["message"]
+        == f"release {outcome.result['release']} of {app.name} did not become healthy within 1 s"
+    )
+    assert any(each.startswith("GET /up was not answered within 0.3 s") for each in outcome.error["details"])
+    assert "healthcheck.timeout" in outcome.error["hint"]
+    assert outcome.result["seconds"] < 10
+
+
+def test_a_bad_status_is_told_with_the_statuses_that_would_be_good(shared: Host, app: Project):
+    app.version("2", behave="sick", healthcheck=SHORT)
+    error = unhealthy(shared, app)
+    assert any(
+        each.startswith("GET /up answered 500") and "healthy is 200 to 299" in each
+        for each in error["details"]
+    )
+
+
+def test_a_health_command_that_fails_is_told_with_what_it_printed(shared: Host, app: Project):
+    command = ["sh", "-c", "echo no such table; exit 4"]
+    app.version("2", healthcheck={"command": command, "interval": "100ms", "start_period": "1s"})
+    error = unhealthy(shared, app)
+    assert any("ended with exit code 4" in each and "no such table" in each for each in error["details"])
+
+
+def test_a_write_that_the_read_only_root_refused_is_named(shared: Host, app: Project):
+    app.version("2", behave="write")
+    error = unhealthy(shared, app)
+    assert "its root file system is read-only, and it tried to write /app/cache" in error["details"]
+    assert 'services.web.tmpfs = ["/app"]' in error["hint"]
+
+
+def test_an_instance_killed_for_want_of_memory_is_told_its_limit(shared: Host, app: Project):
+    app.version("2", behave="eat", memory="48m")
+    error = unhealthy(shared, app)
+    assert "its container was killed for want of memory (limit: 48 MiB)" in error["details"]
+    assert "services.web.memory" in error["hint"]
+
+
+def test_a_second_replica_that_fails_keeps_the_whole_release_from_going_live(shared: Host, app: Project):
+    """All are healthy before the flip: the hostname tells the replicas apart."""
+    fails = "case $HOSTNAME in *-2) exit 9;; esac; exec python3 server.py"
+    app.version("2", replicas=2, command=["sh", "-c", fails])
+    assert "its container ended with exit code 9" in unhealthy(shared, app)["details"]
+
+
+def test_a_dockerfile_that_fails_shows_the_builders_last_lines(shared: Host, app: Project):
+    app.dockerfile((app.folder / "Dockerfile").read_text() + "COPY not-there.txt /app/\n")
+    outcome = refused(shared, app)
+    assert outcome.error["code"] == "build_failed"
+    assert any("not-there.txt" in each for each in outcome.error["details"])
+    assert "Dockerfile" in outcome.error["hint"]
+    assert outcome.states("build") == ["failed"]
+
+
+def test_a_dockerfile_that_fails_is_told_alike_by_the_engines_own_builder(
+    shared: Host, app: Project, tmp_path: Path
+):
+    """Where there is no docker command line."""
+    (tmp_path / "git").symlink_to(shutil.which("git") or "")
+    app.dockerfile((app.folder / "Dockerfile").read_text() + "COPY not-there.txt /app/\n")
+    outcome = refused(shared, app, PATH=str(tmp_path))
+    assert outcome.error["code"] == "build_failed"
+    assert any("not-there.txt" in each for each in outcome.error["details"])
+
+
+def test_a_missing_dockerfile_is_a_mistake_in_imm_toml(shared: Host, app: Project):
+    (app.folder / "Dockerfile").unlink()
+    error = refused(shared, app, expect=2).error
+    assert "Dockerfile" in error["message"]
+    assert "Dockerfile" in error["hint"]
+
+
+def test_a_secret_without_a_value_is_refused_before_anything_is_built(shared: Host, app: Project):
+    app.version("2", secrets=["TOKEN"])
+    outcome = refused(shared, app, expect=2)
+    assert outcome.error["code"] == "secret_missing"
+    assert outcome.error["hint"] == "imm secret set TOKEN"
+    assert not any(each.get("step") == "build" for each in outcome.told)
+
+
+def test_a_failure_is_told_to_people_as_to_programs(shared: Host, app: Project):
+    """What failed, what is still true, the facts, and what to do next; on standard error."""
+    app.version("2", environment={"PORT": "9000"}, healthcheck=SHORT)
+    said = shared.up(app, expect=1, text=True)
+    assert said.stdout == ""
+    lines = said.stderr.splitlines()
+    head = next(line for line in lines if line.startswith("error: "))
+    assert head.endswith("did not become healthy within 1 s; release 1 is still live")
+    assert "  the container listens on 9000; imm.toml says port = 8000" in lines
+    assert lines[-1] == "  next: correct services.web.port in imm.toml to 9000, then run imm up"
+
+
+def test_a_failure_stands_in_the_history_with_its_reason(shared: Host, app: Project):
+    app.version("2", behave="crash")
+    number = refused(shared, app).result["release"]
+    last = shared.history(app)[-1]
+    assert (last["event"], last["release"]) == ("failed", number)
+    assert "did not become healthy" in last["error"]
+
+
+def test_a_log_of_a_release_that_failed_can_still_be_read(shared: Host, app: Project):
+    app.version("2", behave="crash")
+    number = refused(shared, app).result["release"]
+    told = shared.imm(app, "logs", "--release", str(number)).told
+    assert [each["line"] for each in told] == ["version 2 starts", "no database: DATABASE_URL is not set"]
+
+
+def test_a_first_release_that_fails_leaves_nothing_at_all(host: Host):
+    """No network, no image, no container, no route: as if it had never been asked for."""
+    app = host.project().version("1", behave="crash")
+    with host.nothing_left_over():
+        error = host.up(app, expect=1).error
+    assert error["still"] == f"nothing of {app.name} was live before"
+    assert host.ask("/", app).status == 404
+    assert host.status(app)["live"] is None
+
+
+def test_an_unreachable_engine_is_exit_code_4(host: Host, app: Project):
+    host.projects.clear()
+    error = host.up(app, expect=4, DOCKER_HOST="unix:///nonexistent/docker.sock").error
+    assert error["code"] == "engine_unreachable"
+    assert "/nonexistent/docker.sock" in error["message"]
+    assert "DOCKER_HOST" in error["hint"]
+
+
+def test_an_engine_that_refuses_this_user_is_exit_code_4(shared: Host, app: Project, tmp_path: Path):
+    """The kernel refuses a socket without any permission; root asks without the right to pass it by."""
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        path.chmod(0)
+        drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+        error = shared.up(app, expect=4, prefix=drop, DOCKER_HOST=f"unix://{path}").error
+    assert error["code"] == "engine_refuses_user"
+    assert "permission denied" in error["message"]
+    assert "docker group" in error["hint"]
+
+
+class TestAnotherProjectOfTheSameName:
+    """Two projects with one name don't replace one another, unless told so."""
+
+    @pytest.fixture
+    def other(self, host: Host) -> Project:
+        mine = host.project()
+        host.up(mine)
+        return host.project(mine.name, folder="elsewhere").version("other")
+
+    def test_it_is_refused_and_nothing_is_touched(self, host: Host, other: Project):
+        with host.nothing_left_over():
+            error = host.up(other, expect=2).error
+        assert error["code"] == "other_project"
+        assert str(host.projects[0].folder) in error["message"]
+        assert "--take-over" in error["hint"]
+        assert host.get("/version") == "1"
+
+    def test_it_replaces_the_first_when_told_so_and_is_known_from_then_on(self, host: Host, other: Project):
+        host.up(other, "--take-over")
+        assert host.get("/version") == "other"
+        assert host.up(other.version("other 2")).result["outcome"] == "live"
+        assert host.up(host.projects[0], expect=2).error["code"] == "other_project"
+
+
+def test_a_domain_of_another_app_is_refused_before_anything_is_built(shared: Host, live: Project, host: Host):
+    thief = host.project().version("1", domains=[live.domain])
+    with host.nothing_left_over():
+        outcome = host.up(thief, expect=2)
+    assert outcome.error["code"] == "domain_taken"
+    assert live.name in outcome.error["message"]
+    assert not any(each.get("step") == "build" for each in outcome.told)
+    assert shared.get("/version", live) == "1"
+
+
+def test_python_starts_imm_as_the_tests_do():
+    """The virtual environment's own interpreter: what `imm` starts with."""
+    assert Path(sys.prefix, "bin", "imm").exists()

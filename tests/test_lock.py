@@ -1,0 +1,98 @@
+"""One deployment of an app at a time, and one that is interrupted leaves nothing."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import signal
+import socket
+
+import pytest
+
+from tests.host import HEALTHCHECK, Host, Project
+
+# Its instances boot when the test lets them go.
+WAITS = {"behave": "wait", "healthcheck": {**HEALTHCHECK, "start_period": "90s"}}
+
+
+def test_two_at_once_are_one_after_the_other_or_refused(host: Host, app: Project):
+    """Who is refused is told who holds the lock, from where, since when; who waits gets its turn."""
+    host.up(app)
+    app.version("2", **WAITS)
+    with host.begun(app, "up", step="check_health") as first:
+        refused = host.up(app, expect=3)
+        assert refused.error["code"] == "locked"
+        assert f"up by {getpass.getuser()}@{socket.gethostname()}" in refused.error["message"]
+        assert re.search(r"since \d{4}-\d\d-\d\dT", refused.error["message"])
+        assert "--wait" in refused.error["hint"]
+        assert host.revert(app, "1", expect=3).error["code"] == "locked"
+        assert host.imm(app, "down", expect=3).error["code"] == "locked"
+        with host.begun(app, "up", "--wait", "60s", step="lock") as second:
+            host.let_go(app)
+            assert first.ends().result["outcome"] == "live"
+            waited = second.ends().result
+    assert (waited["outcome"], waited["release"]) == ("unchanged", 2)
+
+
+def test_looking_takes_no_lock(host: Host, app: Project):
+    host.up(app)
+    with host.begun(app.version("2", **WAITS), "up", step="check_health"):
+        assert host.status(app)["live"]["release"] == 1
+        assert host.history(app)[-1]["event"] == "sealed"
+        assert host.imm(app, "logs").told[0]["line"] == "version 1 starts"
+
+
+def test_two_apps_are_deployed_at_the_same_time(host: Host):
+    """The lock is the app's; what they share is taken in turns."""
+    first, second = host.project().version("1", **WAITS), host.project()
+    with host.begun(first, "up", step="check_health") as running:
+        assert host.up(second).result["outcome"] == "live"
+        assert not running.has_ended
+        host.let_go(first)
+        assert running.ends().result["outcome"] == "live"
+    assert (host.get("/version", first), host.get("/version", second)) == ("1", "1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_during_the_health_check_undoes_everything(
+    host: Host, app: Project, number: signal.Signals
+):
+    """The old release is live, nothing of the new one is left, and history says that it was interrupted."""
+    host.up(app)
+    with (
+        host.nothing_left_over(),
+        host.begun(app.version("2", **WAITS), "up", step="check_health") as running,
+    ):
+        running.interrupt(number)
+        ended = running.ends(expect=1)
+    assert ended.error["code"] == "interrupted"
+    assert "next:" in ended.stderr
+    assert host.get("/version") == "1"
+    last = host.history(app)[-1]
+    assert (last["event"], last["release"]) == ("failed", 2)
+    assert "interrupted" in last["error"]
+    assert host.up(app.version("3", environment={})).result["outcome"] == "live"
+
+
+def test_an_interrupted_first_release_leaves_nothing(host: Host, app: Project):
+    with (
+        host.nothing_left_over(),
+        host.begun(app.version("1", **WAITS), "up", step="check_health") as running,
+    ):
+        running.interrupt()
+        running.ends(expect=1)
+    assert host.status(app)["live"] is None
+
+
+def test_what_a_killed_command_left_is_swept_by_the_next(host: Host, app: Project):
+    """kill -9: its lock is free at once, its container goes, and history says what happened."""
+    host.up(app)
+    before = host.holdings()
+    with host.begun(app.version("2", **WAITS), "up", step="check_health") as running:
+        running.interrupt(signal.SIGKILL)
+        running.ends(expect=-signal.SIGKILL)
+    assert host.holdings() > before
+    result = host.up(app.version("1", environment=None, healthcheck=HEALTHCHECK), "--wait", "15s").result
+    assert (result["outcome"], result["release"]) == ("unchanged", 1)
+    assert host.running() == [f"{app.name}-web-1-green-1"]
+    assert "interrupted" in [each["event"] for each in host.history(app)]

@@ -1,0 +1,83 @@
+"""Which address serves which domain and path, as values."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from immutable_local.app import Service
+from immutable_local.routes import SLOTS, Side, Structure, conflict, other
+from tests.values import NAMES, PATHS
+
+ADDRESSES = st.lists(st.ip_addresses(v=4).map(str), min_size=1, max_size=3).map(tuple)
+SIDES = st.builds(
+    Side,
+    port=st.integers(1, 65535),
+    addresses=ADDRESSES,
+    domains=st.lists(NAMES, min_size=1, max_size=3).map(tuple),
+    path=PATHS | st.just("/"),
+    strip_path=st.booleans(),
+)
+STRUCTURES = st.builds(
+    Structure,
+    app=NAMES,
+    arrived=st.integers(1, 99),
+    sides=st.dictionaries(NAMES, st.dictionaries(st.sampled_from(SLOTS), SIDES, min_size=1), max_size=3),
+    addresses=st.dictionaries(
+        NAMES, st.dictionaries(st.sampled_from(SLOTS), ADDRESSES, min_size=2), max_size=3
+    ),
+)
+
+
+@given(STRUCTURES)
+def test_a_structure_survives_being_written_and_read(structure: Structure):
+    assert Structure.from_json(json.loads(json.dumps(structure.to_json()))) == structure
+
+
+def test_a_side_has_as_many_addresses_as_there_are_replicas():
+    web = Service("web", port=8000, domains=("a.localhost",), replicas=2)
+    assert Side.of(web, ["10.0.0.3", "10.0.0.4", "10.0.0.5"]).addresses == ("10.0.0.3", "10.0.0.4")
+
+
+def test_each_slot_is_the_other_ones_other():
+    assert [other(slot) for slot in SLOTS] == ["green", "blue"]
+
+
+def side(*domains: str, path: str = "/") -> Side:
+    return Side(8000, ("10.0.0.3",), domains, path, False)
+
+
+def structure(app: str, *sides: Side) -> Structure:
+    return Structure(app, 1, {f"s{n}": {"green": each} for n, each in enumerate(sides)}, {})
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "taken"),
+    [
+        (side("a.example"), side("a.example"), ("a.example", "/", "theirs")),
+        (side("a.example", "b.example"), side("b.example"), ("b.example", "/", "theirs")),
+        (side("a.example"), side("b.example"), None),
+        (side("a.example", path="/api"), side("a.example"), None),
+        (side("a.example", path="/api"), side("a.example", path="/api"), ("a.example", "/api", "theirs")),
+    ],
+    ids=["same", "one of two", "other domain", "other path", "same path"],
+)
+def test_a_domain_and_path_belong_to_one_app(mine: Side, theirs: Side, taken: tuple | None):
+    assert conflict(structure("mine", mine), [structure("mine", mine), structure("theirs", theirs)]) == taken
+
+
+def test_what_only_the_idle_side_would_serve_is_taken_as_well():
+    """It was promised to the release that is on its way."""
+    both = Structure("theirs", 1, {"web": {"blue": side("old.example"), "green": side("new.example")}}, {})
+    assert conflict(structure("mine", side("old.example")), [both]) == ("old.example", "/", "theirs")
+
+
+def test_a_service_whose_last_side_went_is_gone_and_its_addresses_stay():
+    """They are given to the next one that is asked for under that name."""
+    begun = Structure("shop", 1, {"web": {"green": side("a.example")}}, {"web": {"green": ("10.0.0.3",)}})
+    gone = begun.with_side("web", "green", None)
+    assert (gone.sides, gone.addresses) == ({}, begun.addresses)
+    assert begun.without("web") == Structure("shop", 1, {}, {})

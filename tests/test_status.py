@@ -1,0 +1,132 @@
+"""What is live, what happened, and what was said: status, history and logs."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import socket
+import subprocess
+
+import pytest
+
+from tests.host import Host, Project
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
+@pytest.fixture(scope="module")
+def app(shared: Host) -> Project:
+    """Release 1, a failure, release 3 from a commit, back to 1, and 3 again."""
+    app = shared.project()
+    shared.up(app)
+    shared.up(app.version("2", behave="crash"), expect=1)
+    git = ["git", "-C", app.folder, "-c", "user.name=tests", "-c", "user.email=tests@localhost"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    shared.up(app.version("3", environment={}))
+    shared.revert(app)
+    shared.revert(app, "3")
+    return app
+
+
+def test_status_tells_what_is_live_as_the_contract_has_it(shared: Host, app: Project):
+    told = shared.status(app)
+    live = told["live"]
+    assert (told["app"], live["release"]) == (app.name, 3)
+    assert re.fullmatch(r"[0-9a-f]{7,}", live["git"])
+    assert re.fullmatch(TIME, live["since"])
+    assert live["image"] == shared.engine.inspect_image(f"imm.local/app/{app.name}:3")["Id"]
+    [instance] = told["services"]["web"]
+    assert [f"/{instance['instance']}"] == shared.instances(app)[0]["Names"]
+    assert (instance["state"], instance["health"]) == ("running", "healthy")
+    assert re.fullmatch(TIME, instance["started"])
+    assert told["urls"] == [f"http://{app.domain}:{shared.proxy[1]}"]
+    assert told["revertable"] == [1]
+    assert told["proxy"]["state"] == "running"
+
+
+def test_status_tells_people_the_same(shared: Host, app: Project):
+    said = shared.imm(app, "status", text=True).stdout
+    assert re.search(rf"^release 3 of {app.name} is live, since \d+ s ago, commit [0-9a-f]+$", said, re.MULTILINE)
+    assert re.search(rf"^web +{app.name}-web-3-(blue|green)-1 +running +healthy ", said, re.MULTILINE)
+    assert f"address: http://{app.domain}:{shared.proxy[1]}\ncan be reverted to: 1\n" in said
+
+
+def test_status_of_an_app_that_was_never_deployed_has_no_live(shared: Host):
+    told = shared.status(shared.project())
+    assert (told["live"], told["services"], told["urls"], told["revertable"]) == (None, {}, [], [])
+
+
+def test_status_tells_an_instance_that_is_not_healthy_any_more(host: Host):
+    app = host.project()
+    host.up(app)
+    name = host.running(app)[0]
+    host.engine.pause(name)
+    paused = host.status(app)["services"]["web"][0]
+    host.engine.unpause(name)
+    assert (paused["state"], paused["health"]) == ("paused", "unhealthy")
+    host.engine.stop(name, timeout=1)
+    assert host.status(app)["services"]["web"][0]["state"] == "exited"
+
+
+def test_history_has_every_event_with_who_and_why(shared: Host, app: Project):
+    """Oldest first, numbered without a gap."""
+    records = shared.history(app)
+    assert [each["number"] for each in records] == list(range(1, len(records) + 1))
+    events = [(each["event"], each["release"]) for each in records if each["event"] != "sealed"]
+    assert events == [("went_live", 1), ("failed", 2), ("went_live", 3), ("reverted", 1), ("reverted", 3)]
+    assert {each["by"] for each in records} == {f"{getpass.getuser()}@{socket.gethostname()}"}
+    assert all(re.fullmatch(TIME, each["at"]) for each in records)
+    assert [bool(each["error"]) for each in records if each["event"] != "sealed"] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+    went_live = next(each for each in records if (each["event"], each["release"]) == ("went_live", 3))
+    assert (went_live["seconds"] > 0, went_live["dirty"]) == (True, True)
+
+
+def test_history_tells_people_one_line_for_each_event(shared: Host, app: Project):
+    lines = shared.imm(app, "history", text=True).stdout.splitlines()
+    assert lines[0].split()[:3] == ["N", "AT", "(UTC)"]
+    assert [line.split()[3] for line in lines[1:]] == [
+        "went_live",
+        "failed",
+        "went_live",
+        "reverted",
+        "reverted",
+    ]
+    assert "did not become healthy" in lines[2]
+
+
+def test_logs_are_those_of_what_is_live(shared: Host, app: Project):
+    assert [each["line"] for each in shared.imm(app, "logs").told] == ["version 3 starts"]
+    said = shared.imm(app, "logs", "web", text=True).stdout
+    assert re.fullmatch(rf"{app.name}-web-3-\w+-1 \| version 3 starts\n", said)
+
+
+def test_logs_of_releases_that_are_gone_are_kept(shared: Host, app: Project):
+    """Of one that was live, and of one that never was."""
+    first = shared.imm(app, "logs", "--release", "1").told
+    assert {each["line"] for each in first} == {"version 1 starts"}
+    failed = shared.imm(app, "logs", "--release", "2").told
+    assert failed[-1]["line"] == "no database: DATABASE_URL is not set"
+
+
+def test_logs_that_are_not_there_are_an_error_with_what_there_is(shared: Host, app: Project):
+    assert "imm history" in shared.imm(app, "logs", "--release", "77", expect=1).error["hint"]
+    assert shared.imm(app, "logs", "wbe", expect=1).error["hint"] == "its services: web"
+
+
+def test_logs_are_followed_as_they_are_written(shared: Host, app: Project):
+    command = [*shared.command(app, "logs", text=True), "-f"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=app.folder) as following:
+        try:
+            assert following.stdout is not None
+            assert following.stdout.readline().endswith("| version 3 starts\n")
+            shared.get("/say?something%20happened", app)
+            assert following.stdout.readline().endswith("| something happened\n")
+        finally:
+            following.kill()

@@ -1,0 +1,43 @@
+"""What was begun is undone in reverse, and no undo step hides what caused it."""
+
+from __future__ import annotations
+
+import pytest
+
+from immutable_local.errors import EngineRefused, ImmError
+from immutable_local.undo import Undo
+
+
+def test_a_failure_undoes_everything_in_reverse_and_is_told():
+    done: list[str] = []
+    with pytest.raises(ImmError, match="the cause"), Undo(done.append) as undo:
+        undo.by(done.append, "first")
+        undo.by(done.append, "second")
+        raise ImmError("the cause")
+    assert done == ["second", "first"]
+
+
+def test_after_the_point_of_no_return_nothing_is_undone():
+    done: list[str] = []
+    with pytest.raises(ImmError), Undo(done.append) as undo:
+        undo.by(done.append, "before")
+        undo.keep()
+        undo.by(done.append, "after")
+        raise ImmError("the cause")
+    assert done == ["after"]
+
+
+def test_an_undo_step_that_fails_is_reported_and_hides_nothing():
+    """The others still run, and the error is the one that caused it."""
+    reported: list[str] = []
+    done: list[str] = []
+
+    def discard() -> None:
+        raise EngineRefused("Docker refused to remove it")
+
+    with pytest.raises(ImmError, match="the cause"), Undo(reported.append) as undo:
+        undo.by(done.append, "first")
+        undo.by(discard)
+        raise ImmError("the cause")
+    assert done == ["first"]
+    assert reported == ["while undoing (discard): Docker refused to remove it; the next command finishes it"]

@@ -1,0 +1,45 @@
+"""The first release, the next one, and nothing to do."""
+
+from __future__ import annotations
+
+from immutable_local.events import STEPS
+from tests.host import Host, Project
+
+
+def test_a_first_release_answers_at_the_address_that_up_tells(host: Host, app: Project):
+    """A Dockerfile and four lines of imm.toml are enough."""
+    app.settings["services"]["web"] = {"port": 8000}
+    app.write()
+    live = host.up(app).result
+    assert (live["outcome"], live["release"], live["previous"]) == ("live", 1, None)
+    assert live["url"] == f"http://{app.domain}:{host.proxy[1]}"
+    assert host.get("/version") == "1"
+    assert host.running() == [f"{app.name}-web-1-green-1"]
+
+
+def test_the_next_release_takes_the_place_of_the_one_before(host: Host, app: Project):
+    """The old instance and its image's tag: the first is gone, the second stays to be reverted to."""
+    host.up(app)
+    live = host.up(app.version("2")).result
+    assert (live["outcome"], live["release"], live["previous"]) == ("live", 2, 1)
+    assert host.get("/version") == "2"
+    assert [each["Names"] for each in host.instances(app)] == [[f"/{app.name}-web-2-blue-1"]]
+    assert host.releases(app) == [1, 2]
+
+
+def test_json_tells_every_step_in_the_contracts_order_and_the_result_last(host: Host, app: Project):
+    """One object a line; names and order are stable; a release has its number once it is sealed."""
+    told = host.up(app).told
+    steps = [each for each in told if each["event"] == "step"]
+    assert told == [*steps, told[-1]] and told[-1]["event"] == "result"
+    ended = [each["step"] for each in steps if each["state"] != "begun"]
+    assert ended == list(STEPS)
+    skipped = {each["step"] for each in steps if each["state"] == "skipped"}
+    assert skipped == {"test", "hold", "stop_old", "snapshot", "release_command", "watch"}
+    begun = [each["step"] for each in steps if each["state"] == "begun"]
+    assert begun == [step for step in STEPS if step not in skipped]
+    assert all(each["seconds"] >= 0 for each in steps if each["state"] == "done")
+    assert {each["app"] for each in steps} == {app.name}
+    numbered = {each["step"]: each["release"] for each in steps if each["state"] != "begun"}
+    assert [numbered[step] for step in ("lock", "build", "start", "prune")] == [None, None, 1, 1]
+    assert told[-1].keys() >= {"outcome", "release", "previous", "seconds", "url"}

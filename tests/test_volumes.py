@@ -1,0 +1,115 @@
+"""Named volumes: what they begin with, who may write, and one writer or many."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.host import Host, Project
+from tests.load import Load
+
+# A second instance on the same volume would end at once: so none of these tests passes when two overlap.
+ALONE = """\
+import fcntl
+lock = open("/data/lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+import server
+"""
+
+
+@pytest.fixture
+def app(host: Host) -> Project:
+    app = host.project()
+    (app.folder / "seed").mkdir()
+    (app.folder / "seed" / "seed.txt").write_text("from the image")
+    dockerfile = (app.folder / "Dockerfile").read_text()
+    return app.dockerfile(dockerfile + "COPY --chown=1000:1000 seed /data\n").version(
+        "1", volumes=["data:/data"]
+    )
+
+
+def test_a_new_volume_takes_the_images_files_and_ownership(host: Host, app: Project):
+    """A user who isn't root can write from the start; the volume is the app's, by label."""
+    host.up(app.set(volumes={"data": {"writers": "many"}}))
+    assert host.get("/read?/data/seed.txt").startswith("1000:1000 ")
+    assert host.get("/read?/data/seed.txt").endswith("from the image")
+    assert host.get("/write?/data/new=x") == "written"
+    volume = host.engine.inspect_volume(f"imm-{app.name}-data")
+    assert volume["Labels"] == {"imm.role": "volume", "imm.app": app.name}
+
+
+def test_a_volume_where_the_image_has_nothing_belongs_to_the_services_user(host: Host, app: Project):
+    host.up(app.version("1", volumes=["data:/data", "new:/var/lib/new"], user="1234:1235"))
+    assert host.get("/write?/var/lib/new/file=x") == "written"
+    assert host.get("/read?/var/lib/new/file").startswith("1234:1235 ")
+
+
+def test_down_keeps_data_and_history_and_up_brings_them_back(host: Host, app: Project):
+    host.up(app)
+    host.get("/write?/data/kept=precious")
+    result = host.imm(app, "down").result
+    assert (result["outcome"], result["previous"]) == ("down", 1)
+    assert f"kept: volumes imm-{app.name}-data, and the history" in result["remarks"]
+    assert host.instances(app) == []
+    assert host.ask("/").status == 404
+    assert [each["event"] for each in host.history(app)][-1] == "down"
+    assert host.imm(app, "down").result["outcome"] == "unchanged"
+    assert host.up(app).result["release"] == 1
+    assert host.get("/read?/data/kept").endswith("precious")
+
+
+def test_with_many_writers_old_and_new_run_side_by_side(host: Host, app: Project):
+    """Nothing is held or stopped first, no request is lost, and both see the same data."""
+    app.set(volumes={"data": {"writers": "many"}})
+    host.up(app)
+    host.get("/write?/data/log=1")
+    with Load(host, app) as load:
+        outcome = host.up(app.version("2"))
+        host.get("/write?/data/log=2")
+    assert outcome.states("hold", "stop_old") == ["skipped", "skipped"]
+    assert load.lost == []
+    assert host.get("/read?/data/log").endswith(" 12")
+
+
+class TestOneWriter:
+    """The old instance stops before the new one starts: each takes a lock that only one can have."""
+
+    @pytest.fixture
+    def app(self, host: Host, app: Project) -> Project:
+        host.up(app.version("1", command=["python3", "-c", ALONE], stop_grace_period="3s"))
+        host.get("/write?/data/log=1")
+        return app
+
+    def test_the_old_instance_stops_first_and_the_data_goes_on(self, host: Host, app: Project):
+        plan = host.imm(app.version("2"), "plan").result
+        assert plan["stop_first"] == ["web"]
+        outcome = host.up(app)
+        assert outcome.states("hold", "stop_old", "start", "flip") == ["done"] * 4
+        assert any("one writer" in each for each in outcome.result["remarks"])
+        assert host.get("/version") == "2"
+        assert host.get("/read?/data/log").endswith(" 1")
+
+    def test_when_the_new_one_fails_the_old_one_is_started_again(self, host: Host, app: Project):
+        """The same container, not a new one, and it answers as before."""
+        before = [each["Id"] for each in host.instances(app)]
+        outcome = host.up(app.version("2", command=["python3", "-c", "raise SystemExit(7)"]), expect=1)
+        assert outcome.error["still"] == "release 1 is still live"
+        assert [each["Id"] for each in host.instances(app)] == before
+        assert host.get("/version") == "1"
+        assert host.get("/read?/data/log").endswith(" 1")
+
+    def test_revert_stops_first_too(self, host: Host, app: Project):
+        host.up(app.version("2"))
+        assert host.revert(app).states("stop_old") == ["done"]
+        assert host.get("/version") == "1"
+
+
+def test_a_volume_of_that_name_that_imm_did_not_make_is_refused_and_left_alone(host: Host, app: Project):
+    name = f"imm-{app.name}-data"
+    host.engine.create_volume(name)
+    try:
+        with host.nothing_left_over():
+            error = host.up(app, expect=1).error
+        assert error["code"] == "name_taken"
+        assert name in error["message"]
+    finally:
+        host.engine.remove_volume(name)
