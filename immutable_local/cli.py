@@ -264,7 +264,7 @@ def prune() -> None:
 
     app, _ = _app()
     tell = _teller(app.name)
-    with _interruptible():
+    with _interruptible(tell):
         removed = deploy.prune_releases(_engine(), app.name, app.keep, Options(), tell)
     if asked.json:
         _print_json({"app": app.name, "removed": removed})
@@ -379,7 +379,7 @@ def proxy_up(
     change = {"kind": kind, "bind": bind, "http_port": http_port, "pool": pool}
     wanted = host.checked({key: value for key, value in change.items() if value is not None})
     tell = _teller("")
-    with _interruptible():
+    with _interruptible(tell):
         ready = host.ensure(_engine(), tell.warn, wanted)
         ready.close()
     _tell_proxy(
@@ -527,7 +527,7 @@ def _deploy(command: Callable[[App, Path, Teller], Result]) -> None:
         name = app.name
         if asked.json:
             tell.listener = render.JsonLines(name, terminal).hear
-        with _interruptible():
+        with _interruptible(tell):
             result = command(app, folder, tell)
     except (Exception, KeyboardInterrupt) as failed:
         if isinstance(failed, KeyboardInterrupt):
@@ -547,8 +547,8 @@ def _deploy(command: Callable[[App, Path, Teller], Result]) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM undoes as Ctrl-C does."""
+def _interruptible(tell: Teller) -> Iterator[None]:
+    """SIGTERM undoes as Ctrl-C does. Raises ImmError when it has."""
 
     def interrupt(number: int, frame: Any) -> None:
         # Whoever is impatient doesn't cut the undoing short.
@@ -559,17 +559,19 @@ def _interruptible() -> Iterator[None]:
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except KeyboardInterrupt as stopped:
+        raise _interrupted(tell) from stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _interrupted(tell: Teller) -> ImmError:
-    if tell.flipped is not None:
+    if tell.reached:
         return ImmError(
-            f"interrupted after the flip: release {tell.flipped} is live",
+            f"interrupted after the flip: {tell.reached}",
             code="interrupted",
-            hint="what is left to retire is swept by the next imm up, revert or prune",
+            hint="what is left to retire is swept by the next imm up, revert, prune or down",
         )
     return ImmError(
         "interrupted; what wasn't live is undone", code="interrupted", hint="imm status shows what is live"
@@ -580,7 +582,7 @@ def _with_lock(app: str, command: str, act: Callable[[Any], bool]) -> bool:
     from immutable_local import host, lock
 
     tell = _teller(app)
-    with _interruptible():
+    with _interruptible(tell):
         ready = host.ensure(_engine(), tell.warn)
         try:
             lock.take(ready.session, app, command)

@@ -8,7 +8,6 @@ can take down what is live, and what is left undone is finished by the next comm
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from immutable_local import (
     drain,
     flip,
     hold,
-    image,
     instance,
     ledger,
     lock,
@@ -38,7 +36,7 @@ from immutable_local.network import app_network
 from immutable_local.observed import Observed, observe
 from immutable_local.plan import Plan, decide
 from immutable_local.release import Pin, Release
-from immutable_local.start import SIDE_BY_SIDE
+from immutable_local.unbroken import side_by_side, unbroken
 from immutable_local.undo import Undo
 from immutable_local.who import Origin, commit, origin
 
@@ -55,13 +53,13 @@ def up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -
             tell.skip("seal")
             return _unchanged(at, app)
         _check_origin(at, origin(folder), options, built)
-        with tell.step("seal"), Undo(tell.warn) as undo:
-            undo.by(seal.discard, engine, built)
-            release, is_new = seal.sealed(at, asked, source)
-            undo.keep()
-        return roll_out(
-            at, release, plan, is_new, app.keep, event="went_live", commit=commit(folder), folder=folder
-        )
+        with Undo(tell.warn) as undo:
+            with tell.step("seal"):
+                undo.by(_discard, at, built)
+                release = unbroken(seal.sealed, at, asked, source, undo)
+            return roll_out(
+                at, release, plan, undo, app.keep, event="went_live", commit=commit(folder), folder=folder
+            )
 
 
 def revert(engine: Engine, app: str, number: int | None, options: Options, keep: int, tell: Teller) -> Result:
@@ -81,7 +79,8 @@ def revert(engine: Engine, app: str, number: int | None, options: Options, keep:
             None,
         )
         was = (git, False) if git else None
-        return roll_out(at, release, plan, is_new=False, keep=keep, event="reverted", commit=was, folder=None)
+        with Undo(tell.warn) as undo:
+            return roll_out(at, release, plan, undo, keep, event="reverted", commit=was, folder=None)
 
 
 def plan_up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -> tuple[Plan, Observed]:
@@ -112,21 +111,27 @@ def down(engine: Engine, app: str, options: Options, tell: Teller) -> Result:
             return Result("unchanged", seconds=tell.seconds)
         release = found.live_release
         services = release.app.services if release else ()
-        with tell.step("flip"):
-            at.host.proxy.withdraw(session, app)
-            with lock.host(session, "down"):
-                others = [each for each in at.host.structures() if each.app != app]
-                at.host.proxy.load(engine, session, others, settle=False)
-        with tell.step("record"):
-            live = found.live.release if found.live else None
-            ledger.append(session, app, "down", release=live, seconds=tell.seconds)
+        live = found.live.release if found.live else None
+        with Undo(tell.warn) as undo:
+            with tell.step("flip"):
+                undo.by(structure.stay, at)
+                at.host.proxy.withdraw(session, app)
+                with lock.host(session, "down"):
+                    others = [each for each in at.host.structures() if each.app != app]
+                    at.host.proxy.load(engine, session, others, settle=False)
+            with tell.step("record"):
+
+                def no_return() -> None:
+                    ledger.append(session, app, "down", release=live, seconds=tell.seconds)
+                    undo.keep()
+                    tell.reached = f"{app} is off this host"
+
+                unbroken(no_return)
         with tell.step("drain"):
             drain.wait_until_idle(at.host, app, found.live.slots if found.live else {}, services, tell)
         with tell.step("retire"):
             _retire(at, found.containers, {each.name: each for each in services})
-            with lock.host(session, "down"):
-                session.ask("app_remove", app=app)
-            structure.remove_network(at)
+            structure.forget(at)
         session.ask("doing_clear", app=app)
         volumes = [each["Name"] for each in engine.volumes({label.APP: app, label.ROLE: "volume"})]
         kept = f"kept: volumes {', '.join(volumes)}, and the history" if volumes else "kept: the history"
@@ -138,6 +143,8 @@ def prune_releases(engine: Engine, app: str, keep: int, options: Options, tell: 
     with deployment(engine, app, "prune", options, tell) as at:
         with tell.step("prune"):
             removed = prune.prune(engine, at.found, _live_number(at.found), keep)
+            if at.found.live is None:
+                structure.forget(at)
         at.host.session.ask("doing_clear", app=app)
         return removed
 
@@ -146,36 +153,37 @@ def roll_out(
     at: Deployment,
     release: Release,
     plan: Plan,
-    is_new: bool,
+    undo: Undo,
     keep: int,
     event: str,
     commit: tuple[str, bool] | None,
     folder: Path | None,
 ) -> Result:
-    """Make a sealed release live as the plan says."""
+    """Make a sealed release live as the plan says; what fails before it is live is left to `undo`."""
     before, tell, session = at.found.live, at.tell, at.host.session
     tell.release = release.number
     tell.skip("test")
-    with Undo(tell.warn) as undo:
-        if is_new:
-            undo.by(at.engine.remove_image, f"{image.repository(at.app)}:{release.number}")
-        held = hold.make_room(at, plan, undo)
-        tell.skip("snapshot", "release_command")
-        with tell.step("start"):
-            routes = structure.prepare(at, release, plan, undo)
-            started = start.start_beside(at, release, plan, routes, undo)
-        with tell.step("check_health"):
-            start.check_health(at, release, started)
-        with tell.step("flip"):
-            live = flip.next_live(at, release, plan, started, commit)
-            for each in started:
-                at.engine.keep_running(each.container)
-            undo.by(flip.point_back, at, held)
-            at.host.proxy.point(session, at.app, live.slots, (), live.to_json())
+    held = hold.make_room(at, plan, undo)
+    tell.skip("snapshot", "release_command")
+    with tell.step("start"):
+        routes = structure.prepare(at, release, plan, undo)
+        started = start.start_beside(at, release, plan, routes, undo)
+    with tell.step("check_health"):
+        start.check_health(at, release, started)
+    with tell.step("flip"):
+        live = flip.next_live(at, release, plan, started, commit)
+        for each in started:
+            at.engine.keep_running(each.container)
+        undo.by(flip.point_back, at, release, plan, held)
+        at.host.proxy.point(session, at.app, live.slots, (), live.to_json())
+        at.host.proxy.confirm(session, flip.proofs(release, plan, routes))
+
+        def no_return() -> None:
+            undo.keep()  # the release is live
+            tell.reached = f"release {release.number} is live"
             parking.release(at.host, routes, live.slots, held)
-            at.host.proxy.confirm(session, flip.proofs(release, plan, routes))
-            undo.keep()  # the point of no return: the release is live
-    tell.flipped = release.number
+
+        unbroken(no_return)
     # From here on a failure leaves the release live, and the next command finishes what is left.
     with tell.step("record"):
         previous = before.release if before else None
@@ -238,6 +246,11 @@ def url_of(host: Host, app: App) -> str | None:
 # Before the flip
 
 
+def _discard(at: Deployment, built: Pin | None) -> None:
+    at.host.session.ask("still_locked", name=f"app-{at.app}")
+    seal.discard(at.engine, built)
+
+
 def _earlier(found: Observed, number: int | None) -> Release:
     """The release to go back to. Raises NotFound with what can be reverted to."""
     can = ", ".join(str(each) for each in found.revertable)
@@ -283,8 +296,7 @@ def _retire(at: Deployment, containers: Sequence[Container], services: dict[str,
                 "warning",
             )
 
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as beside:
-        list(beside.map(retire, containers))
+    side_by_side(retire, containers)
 
 
 def _remarks(at: Deployment, plan: Plan) -> list[str]:

@@ -7,13 +7,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from immutable_local import ledger, lock
+from immutable_local import image, ledger, lock
 from immutable_local.engine import Engine
 from immutable_local.errors import ImmError, NotFound, UsageError
 from immutable_local.events import Teller
 from immutable_local.host import Host, ensure
 from immutable_local.observed import Observed, observe
-from immutable_local.sweep import sweep
+from immutable_local.sweep import record_live, sweep
 from immutable_local.undo import Undo
 from immutable_local.who import who
 
@@ -60,15 +60,16 @@ def deployment(
             lock.take(host.session, app, command, options.wait)
         at = Deployment(host, app, command, tell, observe(engine, host.session, app))
         with tell.step("sweep"):
-            at.found = sweep(host, at.found, tell)
+            at.found = sweep(host, at.found, command, tell)
         tell.at_step = lambda step: doing(at, step)
         try:
             yield at
         except BaseException as failed:
             if isinstance(failed, ImmError) and not failed.still:
-                failed.still = at.still if tell.flipped is None else f"release {tell.flipped} is live"
+                failed.still = tell.reached or at.still
             with Undo(tell.warn) as recording:
                 recording.by(record_failure, at, failed)
+                recording.by(clear_images, at)
             raise
 
 
@@ -79,18 +80,26 @@ def doing(at: Deployment, step: str) -> Any:
 
 def record_failure(at: Deployment, failed: BaseException) -> None:
     """History says why it failed; a mistake in the question, which touched nothing, isn't history."""
+    if at.tell.reached:
+        record_live(at.host, observe(at.engine, at.host.session, at.app), at.command)
     if not isinstance(failed, UsageError | NotFound):
         reason = failed.message if isinstance(failed, ImmError) else _named(failed)
         ledger.append(
             at.host.session,
             at.app,
-            "failed" if at.tell.flipped is None else "unfinished",
+            "unfinished" if at.tell.reached else "failed",
             release=at.tell.release,
             seconds=at.tell.seconds,
             error=reason,
             step=at.tell.current,
         )
     at.host.session.ask("doing_clear", app=at.app)
+
+
+def clear_images(at: Deployment) -> None:
+    """A build that was cut in the middle leaves nothing; what a successor builds isn't this command's."""
+    at.host.session.ask("still_locked", name=f"app-{at.app}")
+    image.remove_leftovers(at.engine, at.app)
 
 
 def _named(failed: BaseException) -> str:

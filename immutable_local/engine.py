@@ -195,10 +195,6 @@ class Engine:
         with asking_docker_to(f"stop {container}"):
             self.client.stop(container, timeout=max(0, round(grace)))
 
-    def signal(self, container: str, name: str) -> None:
-        with asking_docker_to(f"send {name} to {container}"):
-            self.client.kill(container, name)
-
     def restart(self, container: str, grace: float = 2.0) -> None:
         with asking_docker_to(f"restart {container}"):
             self.client.restart(container, timeout=round(grace))
@@ -285,10 +281,11 @@ class Engine:
         return True
 
     @contextmanager
-    def task(self, image: str, mounts: Sequence[Any] = ()) -> Iterator[str]:
-        """A container that is made, looked into and removed, and never runs."""
+    def task(self, image: str, app: str, mounts: Sequence[Any] = ()) -> Iterator[str]:
+        """A container that is made for an app, looked into and removed, and never runs."""
+        labels = {label.ROLE: "task", label.APP: app}
         container = self.create(
-            "", image, labels={label.ROLE: "task"}, mounts=list(mounts), command=["true"], network_mode="none"
+            "", image, labels=labels, mounts=list(mounts), command=["true"], network_mode="none"
         )
         try:
             yield container
@@ -346,9 +343,17 @@ class Engine:
         return sum(words in row[-1] for row in told["Processes"] or [])
 
     def run_once(
-        self, image: str, command: Sequence[str], network_mode: str = "none", mounts: Sequence[Any] = ()
+        self,
+        image: str,
+        command: Sequence[str],
+        network_mode: str = "none",
+        mounts: Sequence[Any] = (),
+        app: str | None = None,
     ) -> bytes:
-        """Run one command in a container of its own, which is removed; returns what it printed."""
+        """Run one command in a container of its own, which is removed; returns what it printed.
+
+        What an interrupted command leaves of it is known by `app`, whose lock the command holds.
+        """
         with asking_docker_to(f"run {command[0]}"):
             host_config = self.client.create_host_config(
                 network_mode=network_mode,
@@ -361,7 +366,7 @@ class Engine:
                 image,
                 command=list(command),
                 host_config=host_config,
-                labels={label.ROLE: "task"},
+                labels={label.ROLE: "task", **({label.APP: app} if app else {})},
                 entrypoint=[],
             )["Id"]
             try:

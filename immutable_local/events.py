@@ -74,7 +74,8 @@ class Teller:
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
         self.release: int | None = None
-        self.flipped: int | None = None  # the release that went live: what comes later can't fail it
+        # What is true from the point of no return on: what comes later can't undo it.
+        self.reached = ""
         self.current = ""
         self.began = time.monotonic()
         self.at_step: Callable[[str], Any] = lambda step: None

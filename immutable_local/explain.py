@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from immutable_local import labels as label
 from immutable_local.engine import Engine
 from immutable_local.errors import ImmError
 from immutable_local.host import PYTHON_IMAGES, image_for
@@ -65,8 +66,10 @@ def listening_ports(engine: Engine, container: str) -> list[tuple[str, int]]:
     """
     try:
         image = image_for(engine, PYTHON_IMAGES)
+        app = (engine.inspect(container)["Config"]["Labels"] or {}).get(label.APP)
+        tables = ["/proc/net/tcp", "/proc/net/tcp6"]
         told = engine.run_once(
-            image, ["cat", "/proc/net/tcp", "/proc/net/tcp6"], network_mode=f"container:{container}"
+            image, ["cat", *tables], network_mode=f"container:{container}", app=app
         ).decode()
     except ImmError:
         return []

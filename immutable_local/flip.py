@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from immutable_local import drain
 from immutable_local.app import Service
 from immutable_local.deployment import Deployment
 from immutable_local.instance import Instance
@@ -56,11 +57,14 @@ def _public_path(service: Service) -> str:
     return asked if inside else service.path
 
 
-def point_back(at: Deployment, held: Sequence[str]) -> None:
-    """Undo a flip: what was live is live again, or waited for again."""
+def point_back(at: Deployment, release: Release, plan: Plan, held: Sequence[str]) -> None:
+    """Undo a flip: what was live is live again, or waited for again; what the new one is at may end."""
     live = at.found.live
     if live is None:
         at.host.proxy.withdraw(at.host.session, at.app)
     else:
         told = replace(live, held=tuple(held)).to_json()
         at.host.proxy.point(at.host.session, at.app, live.slots, held, told)
+    # What waits counts as in flight.
+    leaving = {each.service: each.slot for each in plan.moving if each.service not in held}
+    drain.wait_until_idle(at.host, at.app, leaving, release.app.services, at.tell)

@@ -7,9 +7,11 @@ from dataclasses import replace
 from immutable_local import drain, parking
 from immutable_local import labels as label
 from immutable_local.deployment import Deployment
+from immutable_local.engine import Container
 from immutable_local.observed import observe
 from immutable_local.plan import Plan
 from immutable_local.sweep import let_go
+from immutable_local.unbroken import side_by_side
 from immutable_local.undo import Undo
 
 
@@ -23,18 +25,22 @@ def make_room(at: Deployment, plan: Plan, undo: Undo) -> tuple[str, ...]:
     waiting = [each for each in stopping if each.takes_traffic]
     held = tuple(each.name for each in waiting)
     with at.tell.step("hold"):
-        parking.begin(at.host, at.app, waiting)
         undo.by(start_again, at)
+        parking.begin(at.host, at.app, waiting)
         holding = replace(live, held=held)
         at.host.proxy.point(at.host.session, at.app, live.slots, held, holding.to_json())
         slots = {name: live.services[name].slot for name in held}
         drain.wait_until_idle(at.host, at.app, slots, waiting, at.tell)
     with at.tell.step("stop_old"):
         names = {name for each in plan.stop_first for name in live.services[each].instances}
-        for container in at.found.containers:
-            if container.name in names and container.running:
-                grace = was.app.service(container.labels[label.SERVICE]).stop_grace_period
-                at.engine.stop(container.id, grace)
+
+        def stop(container: Container) -> None:
+            # A client that was away and lost its lock stops nothing of what its successor made of it.
+            at.host.session.ask("still_locked", name=f"app-{at.app}")
+            at.engine.stop(container.id, was.app.service(container.labels[label.SERVICE]).stop_grace_period)
+
+        # The engine goes on stopping what it was asked to stop: only what has stopped can be started again.
+        side_by_side(stop, [each for each in at.found.containers if each.name in names and each.running])
     return held
 
 

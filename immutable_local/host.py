@@ -83,11 +83,36 @@ def find(engine: Engine) -> dict[str, Container]:
 
 
 def attach(engine: Engine) -> Host | None:
-    """The host as it is, without changing anything; None when imm's proxy and sidecar don't both run."""
+    """The host as it is; None when imm's proxy and sidecar don't both run.
+
+    A sidecar that stopped is started, and nothing else: an engine that is restarted may try it before the
+    proxy runs, and then leaves it stopped.
+    """
     found = find(engine)
-    if not all(role in found and found[role].running for role in ("proxy", "sidecar")):
+    if not (_runs(found.get("proxy")) and "sidecar" in found):
         return None
+    if not found["sidecar"].running:
+        try:
+            engine.start(found["sidecar"].id)
+        except EngineRefused:
+            # The proxy that it belonged to is gone.
+            return None
     return _host(engine, found["proxy"], found["sidecar"])
+
+
+def look(engine: Engine) -> Host | None:
+    """The host as it is; None where imm has never been.
+
+    Raises ProxyError when what imm keeps there can't be asked: that isn't the same as nothing.
+    """
+    host = attach(engine)
+    if host is None and engine.volume(STATE_VOLUME) is not None:
+        raise ProxyError(
+            "imm's proxy or its sidecar doesn't run here: what is live and what happened can't be told",
+            code="proxy_absent",
+            hint="imm proxy up (or imm up) starts them; volumes, secrets and history are kept",
+        )
+    return host
 
 
 def ensure(engine: Engine, report: Callable[[str], Any], change: Mapping[str, Any] | None = None) -> Host:
@@ -175,10 +200,9 @@ def image_for(engine: Engine, candidates: Sequence[str]) -> str:
 
 def _ready_already(engine: Engine, change: Mapping[str, Any]) -> Host | None:
     """The host when nothing has to be made; its sidecar restarted when the proxy left it behind."""
-    found = find(engine)
-    if not all(_runs(found.get(role)) for role in ("proxy", "sidecar")):
+    host = attach(engine)
+    if host is None:
         return None
-    host = _host(engine, found["proxy"], found["sidecar"])
     if replace(host.asked, **change) != host.asked:
         host.close()
         return None

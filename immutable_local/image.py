@@ -16,7 +16,7 @@ import stat
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -348,19 +348,20 @@ def _found(engine: Engine, reference: str) -> Image:
     return image
 
 
-def releases(engine: Engine, app: str) -> dict[int, tuple[str, Mapping[str, str]]]:
-    """The sealed releases of an app that the engine holds: image id and labels by number."""
-    found = {}
-    for image, labels, tags in engine.images({label.ROLE: "release", label.APP: app}):
-        number = int(labels.get(label.RELEASE, 0))
+def of_app(engine: Engine, app: str) -> tuple[dict[int, tuple[str, Mapping[str, str]]], list[str]]:
+    """The sealed releases of an app that the engine holds, image id and labels by number; and what building
+    and sealing left over: images of which no release was made."""
+    found, left = {}, []
+    for image, labels, tags in engine.images({label.APP: app}):
+        role, number = labels.get(label.ROLE), int(labels.get(label.RELEASE, 0))
         # A label is inherited by what somebody builds from this image; the tag isn't.
-        if f"{repository(app)}:{number}" in tags:
+        if role == "release" and f"{repository(app)}:{number}" in tags:
             found[number] = (image, labels)
-    return found
+        elif role in ("build", "release") and not tags:
+            left.append(image)
+    return found, left
 
 
-def leftovers(engine: Engine, app: str) -> Iterable[str]:
-    """Built images of an app that no release was made of."""
-    for image, labels, tags in engine.images({label.ROLE: "build", label.APP: app}):
-        if not tags and label.SEALED not in labels:
-            yield image
+def remove_leftovers(engine: Engine, app: str) -> None:
+    for each in of_app(engine, app)[1]:
+        engine.remove_image(each)

@@ -41,6 +41,7 @@ def name_of(app: str, service: str, release: int, slot: Slot, replica: int) -> s
 
 def start(
     engine: Engine,
+    session: Session,
     release: Release,
     service: Service,
     slot: Slot,
@@ -104,6 +105,8 @@ def start(
         if service.secrets:
             user = service.user or str(engine.inspect(container)["Config"].get("User") or "")
             secret.hand_over(engine, container, secrets, user)
+        # A client that was away and lost its lock starts nothing beside what its successor started.
+        session.ask("still_locked", name=f"app-{app}")
         _start(engine, container, name, service)
     except BaseException:
         engine.remove(container)
@@ -124,9 +127,11 @@ def _start(engine: Engine, container: str, name: str, service: Service) -> None:
 
 
 def discard(engine: Engine, session: Session, app: str, container: str, name: str) -> None:
-    """Remove an instance that never served; its log is kept."""
-    keep_log(engine, session, app, container, name)
-    engine.remove(container)
+    """Remove an instance that never served; its log is kept, if it can be."""
+    try:
+        keep_log(engine, session, app, container, name)
+    finally:
+        engine.remove(container)
 
 
 def retire(engine: Engine, session: Session, app: str, container: str, name: str, grace: float) -> bool:

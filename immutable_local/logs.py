@@ -7,9 +7,10 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 
+from immutable_local import labels as label
 from immutable_local.engine import Container, Engine
 from immutable_local.errors import NotFound
-from immutable_local.host import attach
+from immutable_local.host import look
 from immutable_local.observed import Observed, observe
 
 
@@ -20,7 +21,7 @@ def lines(
 
     Raises NotFound when there is no such log.
     """
-    host = attach(engine)
+    host = look(engine)
     if host is None:
         raise NotFound(f"{app} is not deployed on this host", hint="imm up deploys it")
     try:
@@ -57,10 +58,10 @@ def _chosen(found: Observed, service: str | None, release: int | None) -> list[C
     """The containers meant: those of that release, else those that are live."""
     chosen = []
     for each in sorted(found.containers, key=lambda each: each.name):
-        if service is not None and each.labels.get("imm.service") != service:
+        if service is not None and each.labels.get(label.SERVICE) != service:
             continue
         live = found.live is not None and each.name in found.live.instances
-        if each.labels.get("imm.release") == str(release) if release is not None else live:
+        if each.labels.get(label.RELEASE) == str(release) if release is not None else live:
             chosen.append(each)
     return chosen
 

@@ -61,6 +61,7 @@ def ensure_network(engine: Engine, name: str, pool: str, image: str, labels: dic
     Raises ImmError when a network of that name isn't imm's, or no subnet is free.
     """
     routes: list[str] | None = None
+    refused: list[str] = []
     for attempt in range(ATTEMPTS):
         networks = engine.networks()
         for each in networks:
@@ -74,16 +75,20 @@ def ensure_network(engine: Engine, name: str, pool: str, image: str, labels: dic
                 )
         if routes is None:
             routes = host_routes(
-                engine.run_once(image, ["cat", "/proc/net/route"], network_mode="host").decode()
+                engine.run_once(
+                    image, ["cat", "/proc/net/route"], network_mode="host", app=labels.get(label.APP)
+                ).decode()
             )
-        subnet = choose_subnet(pool, routes + [each.subnet for each in networks if each.subnet])
+        taken = [each.subnet for each in networks if each.subnet]
+        subnet = choose_subnet(pool, routes + taken + refused)
         upper = list(subnet.subnets(new_prefix=25))[1]
         try:
             engine.create_network(name, str(subnet), str(upper), str(subnet.network_address + 1), labels)
         except EngineRefused:
-            # Somebody took the name or the subnet since it was looked at.
+            # Somebody took the name or the subnet meanwhile; one that is being made isn't listed yet.
             if attempt == ATTEMPTS - 1:
                 raise
+            refused.append(str(subnet))
             continue
         return True
     raise AssertionError("the last attempt either returns or raises")

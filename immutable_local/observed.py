@@ -93,6 +93,9 @@ class Observed:
     records: Sequence[Mapping[str, Any]]
     containers: Sequence[Container]
     sealed: Mapping[int, tuple[str, Mapping[str, str]]]
+    # What only an interrupted command leaves: images of which no release was made, containers of a moment.
+    unsealed: Sequence[str] = ()
+    tasks: Sequence[Container] = ()
 
     def release(self, number: int) -> Release | None:
         """A sealed release that the engine still holds."""
@@ -137,6 +140,8 @@ def observe(engine: Engine, session: Session | None, app: str) -> Observed:
     """Look at an app. Without a session, on a host that has no proxy, only the engine is asked."""
     told = session.ask("app_state", app=app) if session else NOTHING
     origin = told["origin"]
+    containers = engine.containers({label.APP: app})
+    sealed, unsealed = image.of_app(engine, app)
     return Observed(
         app=app,
         live=Live.from_json(told["live"]) if told["live"] else None,
@@ -145,6 +150,8 @@ def observe(engine: Engine, session: Session | None, app: str) -> Observed:
         origin=Origin(frozenset(origin["marks"]), origin["where"]) if origin else None,
         secrets={name: each["version"] for name, each in told["secrets"].items()},
         records=told["ledger"],
-        containers=engine.containers({label.APP: app, label.ROLE: "instance"}),
-        sealed=image.releases(engine, app),
+        containers=[each for each in containers if each.labels.get(label.ROLE) == "instance"],
+        sealed=sealed,
+        unsealed=unsealed,
+        tasks=[each for each in containers if each.labels.get(label.ROLE) == "task"],
     )

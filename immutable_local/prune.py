@@ -31,6 +31,5 @@ def prune(engine: Engine, observed: Observed, live: int | None, keep: int) -> li
     for number in too_old(observed.records, list(observed.sealed), live, keep):
         if engine.remove_image(f"{image.repository(observed.app)}:{number}"):
             removed.append(number)
-    for leftover in image.leftovers(engine, observed.app):
-        engine.remove_image(leftover)
+    image.remove_leftovers(engine, observed.app)
     return removed

@@ -13,6 +13,7 @@ from immutable_local.engine import Engine
 from immutable_local.events import Teller
 from immutable_local.observed import Observed
 from immutable_local.release import Pin, Release, numbers
+from immutable_local.undo import Undo
 
 
 def asked_for(
@@ -53,17 +54,24 @@ def same_source(engine: Engine, found: Observed, asked: Release, source: str | N
     return asked
 
 
-def sealed(at: Deployment, asked: Release, source: str | None) -> tuple[Release, bool]:
-    """The release sealed and numbered, and whether it is new. The same content keeps its number for ever."""
+def sealed(at: Deployment, asked: Release, source: str | None, undo: Undo) -> Release:
+    """The release sealed and numbered. The same content keeps its number for ever."""
     identity = asked.identity
     for number, (image_id, labels) in at.found.sealed.items():
         if labels.get(label.IDENTITY) == identity:
-            return replace(asked, number=number, image=image_id), False
+            return replace(asked, number=number, image=image_id)
     known = numbers(at.found.records)
     number = known.get(identity) or max([*known.values(), *at.found.sealed], default=0) + 1
+    undo.by(forget, at, number)
     release = image.seal(at.engine, asked, number, source)
     ledger.append(at.host.session, at.app, "sealed", release=number, identity=identity)
-    return release, True
+    return release
+
+
+def forget(at: Deployment, number: int) -> None:
+    """Remove a sealed release that never went live, unless the lock is lost: it may be another's by then."""
+    at.host.session.ask("still_locked", name=f"app-{at.app}")
+    at.engine.remove_image(f"{image.repository(at.app)}:{number}")
 
 
 def discard(engine: Engine, built: Pin | None) -> None:

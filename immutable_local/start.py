@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from immutable_local import health, instance, secret
 from immutable_local.app import Service
@@ -12,9 +11,8 @@ from immutable_local.instance import Instance
 from immutable_local.plan import Change, Plan
 from immutable_local.release import Release
 from immutable_local.routes import Structure
+from immutable_local.unbroken import side_by_side
 from immutable_local.undo import Undo
-
-SIDE_BY_SIDE = 8
 
 
 def start_beside(
@@ -26,12 +24,14 @@ def start_beside(
     )
     started: list[Instance] = []
 
-    def start(change: Change, service: Service, replica: int) -> None:
+    def start(asked: tuple[Change, Service, int]) -> None:
+        change, service, replica = asked
         given = (
             structure.addresses.get(service.name, {}).get(change.slot, ()) if service.takes_traffic else ()
         )
         made = instance.start(
             at.engine,
+            at.host.session,
             release,
             service,
             change.slot,
@@ -51,15 +51,15 @@ def start_beside(
         already = list(started)
         if already:
             check_health(at, release, already)
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as beside:
-            begun = [
-                beside.submit(start, change, service, replica)
+        side_by_side(
+            start,
+            [
+                (change, service, replica)
                 for change in wave
                 for service in [release.app.service(change.service)]
                 for replica in range(1, service.replicas + 1)
-            ]
-        for each in begun:
-            each.result()
+            ],
+        )
     return started
 
 

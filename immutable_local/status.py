@@ -9,7 +9,7 @@ from typing import Any
 from immutable_local import health, ledger, secret
 from immutable_local.app import App
 from immutable_local.engine import Container, Engine
-from immutable_local.host import Asked, Host, attach, find
+from immutable_local.host import Asked, Host, attach, find, look
 from immutable_local.instance import Instance
 from immutable_local.observed import Observed, observe
 
@@ -18,7 +18,7 @@ HEALTH_SECONDS = 2.0
 
 def of_app(engine: Engine, app: App) -> dict[str, Any]:
     """The app's status; `live` is None when it isn't deployed."""
-    host = attach(engine)
+    host = look(engine)
     with ExitStack() as ending:
         if host is not None:
             ending.callback(host.close)
@@ -66,7 +66,7 @@ def of_proxy(engine: Engine, host: Host | None = None) -> dict[str, Any]:
 
 def records_of(engine: Engine, app: str) -> list[dict[str, Any]]:
     """The app's history, oldest first; empty where imm has no state."""
-    host = attach(engine)
+    host = look(engine)
     if host is None:
         return []
     with ExitStack() as ending:
@@ -76,7 +76,7 @@ def records_of(engine: Engine, app: str) -> list[dict[str, Any]]:
 
 def secrets_of(engine: Engine, app: str) -> dict[str, Any]:
     """Names of the app's secrets, and when each was last set."""
-    host = attach(engine)
+    host = look(engine)
     if host is None:
         return {}
     with ExitStack() as ending:
@@ -135,7 +135,11 @@ def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, l
             if target is not None:
                 target["timeout"] = min(target["timeout"], HEALTH_SECONDS)
                 asking.append((row, target))
-    if asking and host is not None:
+    if asking and host is not None and not host.session.ask("hello")["interfaces"]:
+        # The proxy restarted by itself and left the sidecar in a network that is gone: nobody can ask now.
+        for row, _ in asking:
+            row["health"] = "unknown"
+    elif asking and host is not None:
         answers = host.session.ask("ask_all", targets=[target for _, target in asking])
         for (row, _), answer in zip(asking, answers, strict=True):
             row["health"] = "healthy" if answer.get("healthy") else "unhealthy"

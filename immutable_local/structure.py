@@ -12,6 +12,7 @@ from immutable_local.observed import Observed
 from immutable_local.plan import Plan
 from immutable_local.release import Release
 from immutable_local.routes import Side, Slot, Structure, conflict, other
+from immutable_local.unbroken import unbroken
 from immutable_local.undo import Undo
 
 
@@ -44,8 +45,12 @@ def prepare(at: Deployment, release: Release, plan: Plan, undo: Undo) -> Structu
     app = release.app
     labels = {label.ROLE: "network", label.APP: app.name}
     name = network.app_network(app.name)
-    if network.ensure_network(at.engine, name, at.host.asked.pool, at.host.image, labels):
-        undo.by(remove_network, at)
+
+    def ensure() -> None:
+        if network.ensure_network(at.engine, name, at.host.asked.pool, at.host.image, labels):
+            undo.by(remove_network, at)
+
+    unbroken(ensure)
     subnet = next(each.subnet for each in at.engine.networks() if each.name == name) or ""
     join_proxy(at, name, subnet)
     for change in plan.moving:
@@ -67,7 +72,9 @@ def prepare(at: Deployment, release: Release, plan: Plan, undo: Undo) -> Structu
         if structure != before:
             refuse_conflict(conflict(structure, everybody))
             undo.by(restore, at, before)
-            load(at, structure, settle=at.found.live is not None)
+            at.host.session.ask("structure_write", app=at.app, told=structure.to_json())
+        # Also when nothing changed: a command killed before it loaded what it wrote left the proxy behind.
+        at.host.proxy.load(at.engine, at.host.session, at.host.structures(), settle=at.found.live is not None)
     return structure
 
 
@@ -103,6 +110,23 @@ def restore(at: Deployment, before: Structure | None) -> None:
         else:
             at.host.session.ask("app_remove", app=at.app)
             at.host.proxy.load(at.engine, at.host.session, at.host.structures(), settle=False)
+
+
+def stay(at: Deployment) -> None:
+    """Undo a withdrawal: the routes as they were, and what was live."""
+    if at.found.structure is not None:
+        restore(at, at.found.structure)
+    if at.found.live is not None:
+        live = at.found.live
+        at.host.proxy.point(at.host.session, at.app, live.slots, live.held, live.to_json())
+
+
+def forget(at: Deployment) -> None:
+    """No routes and no network of an app that isn't live."""
+    with lock.host(at.host.session, at.command):
+        at.host.session.ask("app_remove", app=at.app)
+        at.host.proxy.load(at.engine, at.host.session, at.host.structures(), settle=False)
+    remove_network(at)
 
 
 def join_proxy(at: Deployment, name: str, subnet: str) -> None:

@@ -6,34 +6,45 @@ Never by a tag, an age or a name.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from immutable_local import health, image, instance, ledger, parking
+from immutable_local import drain, health, image, instance, ledger, parking
+from immutable_local import labels as label
 from immutable_local.engine import Container
+from immutable_local.errors import EngineRefused, Unhealthy
 from immutable_local.events import Teller
 from immutable_local.host import Host
 from immutable_local.instance import Instance
 from immutable_local.observed import Live, Observed, observe
 from immutable_local.release import Release
+from immutable_local.routes import Slot
+from immutable_local.unbroken import side_by_side
+from immutable_local.who import who
 
 
-def sweep(host: Host, observed: Observed, tell: Teller) -> Observed:
-    """Leave what is live, and nothing else; returns what is there then."""
+def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observed:
+    """Leave what is live, and nothing else; returns what is there then. `command` is the one that sweeps."""
     strays = stray_instances(observed)
     orphans = [number for number in observed.sealed if number not in _known(observed)]
-    if not strays and not orphans and observed.doing is None and not (observed.live and observed.live.held):
+    left = [*strays, *orphans, *observed.unsealed, *observed.tasks]
+    held = observed.live is not None and observed.live.held
+    if not left and not held and observed.doing is None and missing_record(observed) is None:
         return observed
-    _complete_ledger(host, observed)
-    with ThreadPoolExecutor(8) as beside:
-        list(beside.map(lambda each: _retire(host, observed, each), strays))
+    _complete_ledger(host, observed, command)
+    _drain(host, observed, strays, tell)
+    side_by_side(lambda each: _retire(host, observed, each), strays)
     # After the strays: where one writer is allowed, the old one starts when the new one is gone.
-    if observed.live is not None and observed.live.held:
-        let_go(host, observed, observed.live, tell)
+    if observed.live is not None and (held or observed.doing is not None):
+        try:
+            let_go(host, observed, observed.live, tell)
+        except (EngineRefused, Unhealthy) as failed:
+            # What is live isn't well, and the command that comes now may be the one that heals it.
+            tell.warn(f"{failed.message}; {'; '.join(failed.details[:1])}".rstrip("; "))
     for number in orphans:
         host.engine.remove_image(f"{image.repository(observed.app)}:{number}")
-    for built in image.leftovers(host.engine, observed.app):
-        host.engine.remove_image(built)
+    for each in observed.tasks:
+        host.engine.remove(each.id)
+    image.remove_leftovers(host.engine, observed.app)
     host.session.ask("doing_clear", app=observed.app)
     if strays:
         tell.note(f"swept what an interrupted command left: {', '.join(each.name for each in strays)}")
@@ -49,16 +60,32 @@ def stray_instances(observed: Observed) -> list[Container]:
 def let_go(host: Host, observed: Observed, live: Live, tell: Teller) -> None:
     """Start again what was stopped to make room, wait until it is healthy, and send traffic to it."""
     release = observed.live_release
-    stopped = [each for each in observed.containers if each.name in live.instances and not each.running]
+    mine = [each for each in observed.containers if each.name in live.instances]
+    stopping = _stopping(observed, live)
+    for each in mine:
+        if each.running and each.name in stopping:
+            host.engine.stop(each.id, _grace(release, each))
+    stopped = [each for each in mine if not each.running or each.name in stopping]
     for each in stopped:
         host.engine.start(each.id)
         host.engine.keep_running(each.id)
     if release is not None:
         what = f"the old instance of release {live.release}"
         instances = [_instance(release, observed, live, each) for each in stopped]
-        health.wait_until_healthy(host.engine, host.session, instances, tell, what, "")
-    host.proxy.point(host.session, observed.app, live.slots, (), replace(live, held=()).to_json())
-    parking.release(host, observed.structure, live.slots, live.held)
+        try:
+            health.wait_until_healthy(host.engine, host.session, instances, tell, what, "")
+        finally:
+            # Healthy or not, nobody waits any longer.
+            _let_pass(host, observed, live)
+    else:
+        _let_pass(host, observed, live)
+
+
+def _let_pass(host: Host, observed: Observed, live: Live) -> None:
+    if live.held:
+        host.proxy.point(host.session, observed.app, live.slots, (), replace(live, held=()).to_json())
+    # Also when nothing is held any more: the flip may have come, and the release of what waits not.
+    parking.release(host, observed.structure, live.slots, sorted(live.services))
 
 
 def _known(observed: Observed) -> set[int]:
@@ -77,16 +104,39 @@ def _instance(release: Release, observed: Observed, live: Live, container: Conta
     return Instance(container.name, container.id, asked, slot, address)
 
 
-def _complete_ledger(host: Host, observed: Observed) -> None:
+def missing_record(observed: Observed) -> str | None:
+    """The event that the ledger lacks: it doesn't tell yet what the live link says."""
+    flips = [each for each in observed.records if each["event"] in ("went_live", "reverted", "down")]
+    last = flips[-1] if flips else None
+    if observed.live is None:
+        return "down" if last is not None and last["event"] != "down" else None
+    told = last is not None and last["event"] != "down" and last["release"] == observed.live.release
+    # The same release may go live again, with other secrets or in place of an instance that is gone.
+    if last is not None and told and last["at"] >= observed.live.since:
+        return None
+    return "reverted" if (observed.doing or {}).get("command") == "revert" else "went_live"
+
+
+def record_live(host: Host, observed: Observed, command: str) -> None:
+    """Let the ledger tell what the live link says, when its record is missing."""
+    event = missing_record(observed)
+    if event is None:
+        return
+    previous = observed.way_back[-1] if observed.way_back else None
+    if observed.live is None:
+        ledger.append(host.session, observed.app, event, release=previous)
+        return
+    event = "reverted" if command == "revert" else event
+    live = observed.live
+    ledger.append(host.session, observed.app, event, release=live.release, previous=previous, git=live.git)
+
+
+def _complete_ledger(host: Host, observed: Observed, command: str) -> None:
     """Say what happened: where the command was interrupted, and what was found live."""
-    live = observed.live.release if observed.live else None
-    recorded = observed.way_back[-1] if observed.way_back else None
-    doing = observed.doing or {}
-    if observed.live is not None and live != recorded:
-        event = "reverted" if doing.get("command") == "revert" else "went_live"
-        git = observed.live.git
-        ledger.append(host.session, observed.app, event, release=live, previous=recorded, git=git)
-    if observed.doing is not None:
+    doing = observed.doing
+    record_live(host, observed, (doing or {}).get("command", ""))
+    if doing is not None:
+        live = observed.live.release if observed.live else None
         step = doing.get("step", "the begin")
         found = f"found release {live} live" if live is not None else "found nothing live"
         ledger.append(
@@ -96,12 +146,56 @@ def _complete_ledger(host: Host, observed: Observed) -> None:
             release=doing.get("release"),
             error=f"{doing.get('command')} by {doing.get('by')} was interrupted at {step}; {found}",
         )
+    # From here on it is this command that may be interrupted.
+    told = {
+        "command": command,
+        "step": "sweep",
+        "release": None,
+        "by": who(),
+        "stopping": _at_stopping(observed),
+    }
+    host.session.ask("doing_write", app=observed.app, told=told)
+
+
+def _drain(host: Host, observed: Observed, strays: list[Container], tell: Teller) -> None:
+    """Let strays that were live end what they are at: the flip took new requests off them, no more."""
+    live = observed.live.slots if observed.live else {}
+    for number in sorted({int(each.labels[label.RELEASE]) for each in strays}):
+        release = observed.release(number)
+        slots: dict[str, Slot] = {}
+        for each in strays:
+            service, slot = each.labels[label.SERVICE], each.labels[label.SLOT]
+            if each.running and int(each.labels[label.RELEASE]) == number and live.get(service) != slot:
+                slots[service] = "green" if slot == "green" else "blue"
+        if release is not None:
+            drain.wait_until_idle(host, observed.app, slots, release.app.services, tell)
+
+
+def _at_stopping(observed: Observed) -> bool:
+    """Whether a command was interrupted while it stopped instances; its sweep may have been, too, since."""
+    doing = observed.doing or {}
+    return doing.get("step") == "stop_old" or bool(doing.get("stopping"))
+
+
+def _stopping(observed: Observed, live: Live) -> set[str]:
+    """Live instances that run, and that the engine may be stopping, for one writer's sake."""
+    release = observed.live_release
+    if release is None or not _at_stopping(observed):
+        return set()
+    services = [release.app.service(name) for name in live.services]
+    waited_for = [
+        each for each in services if each.volumes and (not each.takes_traffic or each.name in live.held)
+    ]
+    return {name for each in waited_for for name in live.services[each.name].instances}
+
+
+def _grace(release: Release | None, container: Container) -> float:
+    service = container.labels.get(label.SERVICE, "")
+    if release is not None and any(each.name == service for each in release.app.services):
+        return release.app.service(service).stop_grace_period
+    return 10.0
 
 
 def _retire(host: Host, observed: Observed, container: Container) -> None:
-    grace = 10.0
-    release = observed.live_release
-    service = container.labels.get("imm.service", "")
-    if release is not None and any(each.name == service for each in release.app.services):
-        grace = release.app.service(service).stop_grace_period
+    grace = _grace(observed.live_release, container)
     instance.retire(host.engine, host.session, observed.app, container.id, container.name, grace)

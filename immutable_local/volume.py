@@ -36,7 +36,7 @@ def ensure(engine: Engine, app: App, service: Service, image: str) -> list[str]:
             continue
         engine.create_volume(name, {label.ROLE: "volume", label.APP: app.name})
         made.append(name)
-        _give_to_user(engine, service, image, name, mount.path)
+        _give_to_user(engine, app.name, service, image, name, mount.path)
     return made
 
 
@@ -55,7 +55,7 @@ def user_ids(engine: Engine, container: str, user: str) -> tuple[int, int]:
     return uid, int(_entries(engine, container, "/etc/group").get(group, ["", "", "0"])[2])
 
 
-def _give_to_user(engine: Engine, service: Service, image: str, name: str, path: str) -> None:
+def _give_to_user(engine: Engine, app: str, service: Service, image: str, name: str, path: str) -> None:
     described = engine.image(image)
     user = (
         service.user
@@ -65,11 +65,11 @@ def _give_to_user(engine: Engine, service: Service, image: str, name: str, path:
     if user in ("", "0", "root", "0:0"):
         return
     folder, _, last = path.rstrip("/").rpartition("/")
-    with engine.task(image) as task:
+    with engine.task(image, app) as task:
         if engine.has(task, path):
             return
         uid, gid = user_ids(engine, task, user)
-    with engine.task(image, [volume_mount(name, path)]) as task:
+    with engine.task(image, app, [volume_mount(name, path)]) as task:
         entry = tarfile.TarInfo(last)
         entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o755, uid, gid
         engine.put(task, folder or "/", [(entry, b"")])

@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import settings
 
 from tests.host import ROOT, Host, Project
+
+# The same examples each time, and no deadline: a busy machine is no defect.
+settings.register_profile("imm", max_examples=60, deadline=None, derandomize=True)
+settings.load_profile("imm")
 
 
 @dataclass(frozen=True)

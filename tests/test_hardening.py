@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from immutable_local.host import Asked
 from tests.host import Host, Project
 
 
@@ -88,7 +89,8 @@ def test_the_proxy_listens_on_loopback_alone_and_neither_it_nor_the_sidecar_has_
         assert told["Config"]["User"].split(":")[0] not in ("", "0", "root")
         assert {each["Type"] for each in told["Mounts"]} == {"volume"}
         for bindings in (settings["PortBindings"] or {}).values():
-            assert {each["HostIp"] for each in bindings} == {"127.0.0.1"}
+            assert {each["HostIp"] for each in bindings} == {shared.proxy[0]}
+    assert Asked().bind == "127.0.0.1"
 
 
 def test_what_the_file_asks_for_is_what_runs(shared: Host):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -103,7 +104,7 @@ class TestSpec:
 class TestContent:
     """What an image is, whoever built it."""
 
-    CONFIG = {"Cmd": ["run"], "Env": ["A=1"], "Labels": {"maintainer": "me"}}
+    CONFIG: ClassVar = {"Cmd": ["run"], "Env": ["A=1"], "Labels": {"maintainer": "me"}}
 
     def test_imms_own_labels_and_the_builders_own_fields_are_left_out(self):
         sealed = {

@@ -65,7 +65,7 @@ def test_the_value_never_stands_in_an_argument_list(shared: Host, app: Project):
         setting.stdin.write(hidden.encode())
         setting.stdin.close()
         while setting.poll() is None:
-            seen += subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+            seen += subprocess.check_output(["ps", "-ww", "-eo", "args"], text=True)
     assert setting.returncode == 0
     assert "secret set OTHER" in seen
     assert hidden not in seen

@@ -1,4 +1,4 @@
-"""Values for the pure tests: apps, releases, and what was observed of them; and strategies that make any app."""
+"""Values for the pure tests: apps, releases, what was observed of them; and strategies that make any app."""
 
 from __future__ import annotations
 

@@ -200,7 +200,8 @@ class Nginx:
         generation = text.partition('location = /generation { default_type text/plain; return 200 "')[2][:16]
         if session.ask("loaded", sock="control.sock", generation=generation, seconds=0.0)["loaded"]:
             return
-        engine.signal(CONTAINER, "HUP")
+        # Not the engine's own signal: after that it doesn't start the proxy again by itself (moby#41302).
+        engine.execute(CONTAINER, ["sh", "-c", "kill -HUP 1"])
         if not session.ask("loaded", sock="control.sock", generation=generation, seconds=LOAD_SECONDS)[
             "loaded"
         ]:
@@ -384,5 +385,5 @@ def _variable(app: str, service: str) -> str:
 
 
 def _word(name: str) -> str:
-    # Names have no '_': this loses nothing.
-    return name.replace("-", "_")
+    # Names have no '_', and no word has two in a row: no two services have a name in common here.
+    return name.replace("-", "_d")

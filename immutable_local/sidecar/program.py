@@ -139,7 +139,19 @@ def lock(name: str, who: dict[str, Any], wait: float = 0.0) -> bool:
     os.ftruncate(fd, 0)
     os.pwrite(fd, dump({**who, "since": now()}), 0)
     held[name] = fd
+    if name.startswith("app-"):
+        tidy(name.removeprefix("app-"))
     return True
+
+
+def tidy(app: str) -> None:
+    """Remove what a session that ended in the middle of a write left: its temporary names."""
+    of_app = re.compile(rf"\.new-\d+-\d+-{re.escape(app)}\.json")
+    mine = [STATE / "ledger" / app, STATE / "secrets" / app, STATE / "logs" / app, PROXY / "apps" / app]
+    for folder in (*mine, STATE / "doing", STATE / "origins"):
+        for name in os.listdir(folder) if folder.is_dir() else []:
+            if of_app.fullmatch(name) or (folder in mine and name.startswith((".new-", ".live-"))):
+                (folder / name).unlink(missing_ok=True)
 
 
 def unlock(name: str) -> None:

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,8 @@ from immutable_local.sidecar.program import START
 
 HEARTBEAT_SECONDS = 2.0
 ANSWER_SECONDS = 30.0
+# What changes something is answered within this; what takes longer only waits, or asks.
+INTERRUPTED_SECONDS = 1.0
 STDOUT = 1
 PROGRAM = Path(__file__).with_name("program.py")
 
@@ -59,6 +61,10 @@ class Session:
                 raise self._lost(do) from cut
         try:
             return answer.result(timeout=within)
+        except KeyboardInterrupt:
+            # What was asked is being done there: what undoes it must not overtake it.
+            wait([answer], timeout=INTERRUPTED_SECONDS)
+            raise
         except TimeoutError as late:
             self.close()
             raise SessionLost(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,7 @@ def _apart(second: SecondEngine, folder: Path, **environment: str) -> Iterator[A
             host.close()
 
 
+@cache
 def _image(name: str) -> str:
     """The reference of a base image on the first engine; the second has it by the same name."""
     environment = {key: value for key, value in os.environ.items() if key != "DOCKER_HOST"}

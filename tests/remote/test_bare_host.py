@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import signal
 import time
 from typing import Any
 
@@ -97,6 +99,8 @@ def test_proxy_down_is_refused_while_an_app_is_live(bare: Apart, app: Project):
     assert _names(bare) == set()
     assert [each["Name"] for each in bare.engine.networks(filters={"type": "custom"})] == []
     assert bare.imm(app, "proxy", "status").result["state"] == "absent"
+    # History is kept, and nobody is there to be asked for it: that isn't 'nothing happened'.
+    assert bare.imm(app, "history", expect=1).error["code"] == "proxy_absent"
     back = bare.up(app).result
     assert (back["outcome"], back["release"]) == ("live", 1)
     assert [each["event"] for each in bare.history(app) if each["event"] != "sealed"] == [
@@ -109,8 +113,7 @@ def test_proxy_down_is_refused_while_an_app_is_live(bare: Apart, app: Project):
 @pytest.mark.parametrize("end", ["stop", "lose_power"])
 def test_what_is_live_comes_back_with_the_engine(bare: Apart, app: Project, end: str):
     """Without a command of imm's; and `up` then finds nothing to do."""
-    worker = {"command": ["python3", "-c", "import time; time.sleep(600)"], "healthcheck": None}
-    app.version("1", replicas=2).service("worker", **worker)
+    app.version("1", replicas=2).service("worker", behave="worker", stop_grace_period="2s")
     bare.up(app)
     bare.up(app.version("2"))
     before = bare.running()
@@ -132,12 +135,31 @@ def test_a_proxy_that_was_restarted_leaves_its_sidecar_behind_and_the_next_comma
     bare.up(app)
     bare.engine.restart("imm-proxy", timeout=1)
     _answers_again(bare, "1")
-    assert bare.status(app)["live"]["release"] == 1
+    status = bare.status(app)
+    assert status["live"]["release"] == 1
+    assert status["services"]["web"][0]["health"] == "unknown"
     assert bare.up(app.version("2")).result["outcome"] == "live"
+    assert bare.status(app)["services"]["web"][0]["health"] == "healthy"
     assert bare.get("/version") == "2"
 
 
-@pytest.mark.parametrize("gone", [("imm-proxy",), ("imm-sidecar",), ("imm-proxy", "imm-sidecar")])
+def test_a_sidecar_that_the_engine_did_not_bring_back_is_started_by_whoever_asks(bare: Apart, app: Project):
+    """After a restart the engine may try it before the proxy runs, and then leaves it."""
+    bare.up(app)
+    bare.engine.stop("imm-sidecar", timeout=1)
+    status = bare.status(app)
+    assert status["live"]["release"] == 1
+    assert status["services"]["web"][0]["health"] == "healthy"
+
+
+def test_a_proxy_that_crashes_comes_back_by_itself(bare: Apart, app: Project):
+    """Also after imm made it read a new configuration, as it does for every new app."""
+    bare.up(app)
+    os.kill(bare.inspect("imm-proxy")["State"]["Pid"], signal.SIGKILL)
+    _answers_again(bare, "1")
+
+
+@pytest.mark.parametrize("gone", [("imm-proxy",), ("imm-proxy", "imm-sidecar")])
 def test_up_makes_what_somebody_removed_and_traffic_flows_again(
     bare: Apart, app: Project, gone: tuple[str, ...]
 ):

@@ -1,0 +1,241 @@
+"""The proxy's configuration: every app's routes, and nothing that a value of imm.toml could add to them."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from immutable_local.config import values
+from immutable_local.config.findings import Wrong
+from immutable_local.config.kinds import Kind
+from immutable_local.engine import connect
+from immutable_local.host import image_for
+from immutable_local.proxy.nginx import Nginx
+from immutable_local.routes import SLOTS, Side, Structure
+from tests.host import Host, Project
+
+TOKEN = re.compile(r"""\s+|\#[^\n]*\n|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[{};]|[^\s{};"']+""", re.DOTALL)
+
+
+def accepted(kind: Kind[str], most: int) -> st.SearchStrategy[str]:
+    """What imm.toml may hold there, as it is read."""
+    pattern = re.compile(kind.schema["pattern"], re.ASCII)
+    return st.from_regex(pattern, fullmatch=True).filter(lambda text: len(text) <= most).map(kind.read)
+
+
+APPS, SERVICES = accepted(values.name(40), 40), accepted(values.name(30), 30)
+DOMAINS, PREFIXES = accepted(values.DOMAIN, 253), accepted(values.PREFIX, 200)
+HOSTILE = [
+    " ",
+    "\n",
+    "\r",
+    "\t",
+    ";",
+    "{",
+    "}",
+    "'",
+    '"',
+    "\\",
+    "$",
+    "#",
+    "`",
+    "(",
+    ")",
+    "*",
+    "%",
+    "|",
+    "<",
+    "\0",
+    "é",
+]
+
+
+def structure(app: str, *services: str, domain: str = "", path: str = "/", arrived: int = 1) -> Structure:
+    """An app whose services answer on one domain, both slots alike; each on a path of its own."""
+    sides = {}
+    for position, service in enumerate(services or ("web",)):
+        own = path if not position else f"/{service}"
+        side = Side(8000, ("10.201.1.3",), (domain or f"{app}.localhost",), own, bool(position))
+        sides[service] = dict.fromkeys(SLOTS, side)
+    return Structure(app, arrived, sides, {})
+
+
+def directives(text: str) -> list[Any]:
+    """A configuration as nginx reads it: each directive's words, and the block's directives as the last."""
+    tokens = (each[0] for each in TOKEN.finditer(text))
+    words = (each for each in tokens if not each.isspace() and not each.startswith("#"))
+    assert "".join(each[0] for each in TOKEN.finditer(text)) == text, "not every character belongs to a word"
+
+    def block() -> Iterator[list[Any]]:
+        directive: list[Any] = []
+        for word in words:
+            if word == "}":
+                assert not directive, directive
+                return
+            if word == "{":
+                directive.append(list(block()))
+            else:
+                directive.append(word)
+            if word in ";{":
+                yield directive[:-1] if word == ";" else directive
+                directive = []
+
+    return list(block())
+
+
+def every(told: list[Any], name: str) -> Iterator[list[Any]]:
+    """The directives of that name, at any depth."""
+    for each in told:
+        if each[0] == name:
+            yield each[1:]
+        if isinstance(each[-1], list):
+            yield from every(each[-1], name)
+
+
+def names(told: list[Any]) -> set[str]:
+    """Every directive's name; what a map holds are values."""
+    return {each[0] for each in told} | {
+        name for each in told if isinstance(each[-1], list) and each[0] != "map" for name in names(each[-1])
+    }
+
+
+def servers(told: list[Any]) -> list[tuple[list[str], list[Any]]]:
+    """Each server block with its names; an upstream's servers are no blocks."""
+    blocks = [each[-1] for each in every(told, "server") if isinstance(each[-1], list)]
+    return [([name for words in every(block, "server_name") for name in words], block) for block in blocks]
+
+
+PLAIN = directives(Nginx().configuration([structure("shop", "web", "api")]))
+ROUTES = st.tuples(APPS, SERVICES, DOMAINS, PREFIXES, st.booleans())
+
+
+@given(st.lists(ROUTES, max_size=4, unique_by=lambda route: route[0]))
+def test_values_that_imm_toml_may_hold_add_no_directive(routes: list[tuple[str, str, str, str, bool]]):
+    """One server for each domain, one place for each path, and no directive that others haven't."""
+    structures = [
+        Structure(
+            app, n, {service: dict.fromkeys(SLOTS, Side(80, ("10.201.1.3",), (domain,), path, strip))}, {}
+        )
+        for n, (app, service, domain, path, strip) in enumerate(routes)
+    ]
+    read = directives(Nginx().configuration(structures))
+    assert names(read) <= names(PLAIN)
+    _, *for_domains, _, _ = servers(read)
+    assert [words for words, _ in for_domains] == [[each] for each in sorted({route[2] for route in routes})]
+    prefixes = {word for each in every(read, "location") for word in each[:-1] if word.startswith("/")}
+    paths = {route[3] for route in routes}
+    assert prefixes == {"/", "/generation", *paths, *(f"{path}/" for path in paths - {"/"})}
+
+
+@given(st.sampled_from([values.DOMAIN, values.PREFIX, values.name(40)]), st.data(), st.sampled_from(HOSTILE))
+def test_a_character_that_could_end_a_word_is_refused(kind: Any, data: st.DataObject, hostile: str):
+    """Wherever it stands, in a domain, a path prefix or a name."""
+    good = data.draw(st.from_regex(re.compile(kind.schema["pattern"], re.ASCII), fullmatch=True))
+    at = data.draw(st.integers(0, len(good)))
+    with pytest.raises(Wrong):
+        kind.read(good[:at] + hostile + good[at:])
+
+
+NAMED = st.tuples(APPS, SERVICES, st.sampled_from(SLOTS))
+
+
+@given(NAMED, NAMED)
+@example(("a--b", "c", "blue"), ("a", "b--c", "blue"))
+@example(("a-b", "c", "blue"), ("a", "b-c", "blue"))
+@example(("hold-x", "web", "blue"), ("x", "web--blue", "blue"))
+def test_no_two_services_share_an_upstream_or_a_variable(
+    one: tuple[str, str, str], other: tuple[str, str, str]
+):
+    """Else one app's requests would be another's."""
+
+    def own(app: str, service: str) -> set[str]:
+        read = directives(Nginx().configuration([structure(app, service)]))
+        return {each[0] for name in ("upstream", "set") for each in every(read, name)} - {"$imm_key"}
+
+    if one[:2] != other[:2]:
+        assert not own(*one[:2]) & own(*other[:2])
+
+
+def test_the_same_routes_are_the_same_text_in_whatever_order_they_come():
+    """So a command that changes nothing loads nothing."""
+    one, two = structure("one", "web", "api"), structure("two", arrived=2)
+    assert Nginx().configuration([one, two]) == Nginx().configuration([two, one])
+
+
+def test_another_configuration_has_another_generation():
+    """It is asked for until it answers: the proof that it is in force."""
+    texts = [Nginx().configuration(each) for each in ([], [structure("one")], [structure("two")])]
+    generations = [re.search(r'return 200 "([0-9a-f]{16})"', each) for each in texts]
+    assert len({each[1] for each in generations if each}) == 3
+
+
+def test_the_first_app_that_arrived_is_the_default_site():
+    """For whoever asks for localhost or an address; not for a domain that nobody owns."""
+    read = directives(Nginx().configuration([structure("late", arrived=2), structure("early", arrived=1)]))
+    local = next(block for words, block in servers(read) if "localhost" in words)
+    variables = {each[0] for each in every(local, "set")} - {"$imm_key"}
+    assert variables == {"$imm_early__web", "$imm_early__web__held"}
+    for words, block in servers(read):
+        assert "_" not in words or "proxy_pass" not in names(block)
+
+
+@pytest.fixture(scope="module")
+def app(shared: Host) -> Project:
+    """Any app: with it the proxy's image is there."""
+    return shared.project()
+
+
+def test_nginx_accepts_the_longest_and_the_strangest_values(shared: Host, app: Project):
+    """Asked of the real one: names, domains and paths of full length, and every character that is allowed."""
+    addresses = tuple(f"10.201.1.{at}" for at in range(3, 33))
+    long = Structure(
+        "a" + "-b" * 19 + "c",
+        1,
+        {
+            f"s{'-t' * 14}{n}": dict.fromkeys(
+                SLOTS,
+                Side(65535, addresses, (".".join(["x" * 61] * 4), f"d{n}.example"), f"/{n}{'p' * 198}", True),
+            )
+            for n in range(2)
+        },
+        {},
+    )
+    strange = [
+        structure(f"app{n}", domain=domain, path=path, arrived=n + 2)
+        for n, (domain, path) in enumerate(
+            product(["localhost", "10.0.0.1", "1", "a--b.example"], ["/.well-known", "/~u", "/v1.0_a"])
+        )
+    ]
+    text = Nginx().configuration([long, *strange])
+    folders = "/imm/proxy/data"
+    check = (
+        f"mkdir -p {folders}/run {folders}/park {folders}/tmp && exec nginx -t -q -e stderr -c /nginx.conf"
+    )
+    image = image_for(connect(), Nginx.images)
+    assert checked(shared, image, check, text) == (0, "")
+    code, said = checked(shared, image, check, text.replace("proxy_pass", "proxy_pas", 1))
+    assert code != 0 and "proxy_pas" in said
+
+
+def checked(host: Host, image: str, check: str, text: str) -> tuple[int, str]:
+    """The exit code of a command in a container with this configuration, and what it said."""
+    made = host.engine.create_container(image, [], entrypoint=["/bin/sh", "-c", check], user="0")["Id"]
+    try:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            entry = tarfile.TarInfo("nginx.conf")
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+        host.engine.put_archive(made, "/", packed.getvalue())
+        host.engine.start(made)
+        return host.engine.wait(made, timeout=30)["StatusCode"], host.engine.logs(made).decode()
+    finally:
+        host.engine.remove_container(made, force=True)
