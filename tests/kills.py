@@ -136,6 +136,9 @@ class Clients:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         self._stop.set()
         for each in self._threads:
             each.join(timeout=30)
@@ -392,11 +395,18 @@ class Subject:
         if kill.command == "up" and goal is not None:
             self.versions[goal] = (self.app.folder / "VERSION").read_text()
         self._survivor(kill, was, goal, survivor)
-        if kill.signal != Signals.SIGKILL and self.outcome.code != 0:
+        if kill.signal != Signals.SIGKILL and not self._came_too_late():
             self._interrupted(kill, before, after, was, holdings)
         if self.writers == "many" and clients is not None:
             assert not clients.lost()
+        if kill.then == "down" and clients is not None:
+            clients.stop()
         self._recover(kill, after, survivor)
+
+    def _came_too_late(self) -> bool:
+        """Whether the command had said that it was done before the signal arrived."""
+        said = self.outcome.told[-1] if self.outcome.stdout else {}
+        return self.outcome.code == 0 or said.get("outcome") in ("live", "unchanged", "down") or "removed" in said
 
     def _survivor(self, kill: Kill, was: int, goal: int | None, survivor: int | None) -> None:
         """Before the flip the old one lives on; after it the new one does; in it either."""

@@ -260,7 +260,11 @@ def _http(structures: Sequence[Structure]) -> Iterator[str]:
     for structure in by_arrival:
         for service, of_service in sorted(structure.sides.items()):
             parking = f"unix:{PROXY}/park/{structure.app}.{service}"
-            yield f"  upstream {_hold(structure.app, service)} {{ server {parking} max_fails=0; }}\n"
+            # One request each: nginx 1.29.7 and newer would keep connections, and they lead to an earlier parking.
+            yield (
+                f"  upstream {_hold(structure.app, service)} {{ server {parking} max_fails=0;"
+                " keepalive_requests 1; }\n"
+            )
             for slot, side in sorted(of_service.items()):
                 servers = "".join(f" server {address}:{side.port} max_fails=0;" for address in side.addresses)
                 yield (

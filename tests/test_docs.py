@@ -1,0 +1,79 @@
+"""What there is is documented, and what is documented is there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from immutable_local import cli, errors
+
+ROOT = Path(__file__).parent.parent
+SCHEMA = json.loads((ROOT / "immutable_local" / "schema.json").read_text())
+COMMANDS = (ROOT / "docs" / "commands.md").read_text()
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def commands(group: Any, path: str = "imm") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def keys(schema: dict[str, Any]) -> Iterator[str]:
+    for name, told in schema.get("properties", {}).items():
+        yield name
+        yield from keys(told)
+    inner = schema.get("additionalProperties")
+    if isinstance(inner, dict):
+        yield from keys(inner)
+
+
+def test_every_command_and_option_is_documented() -> None:
+    """A command, or an option of it, that commands.md doesn't name is a defect."""
+    missing = []
+    for path, command in commands(typer.main.get_command(cli.cli)):
+        line = next((each for each in COMMANDS.splitlines() if each.startswith(f"| `{path}")), None)
+        if line is None:
+            missing.append(path)
+            continue
+        options = {opt for each in command.params for opt in each.opts if opt.startswith("--")}
+        missing += [f"{path} {opt}" for opt in options - {"--help"} if opt not in line]
+    assert not missing
+
+
+def test_every_documented_command_exists() -> None:
+    """commands.md names no command that is gone."""
+    real = {path for path, _ in commands(typer.main.get_command(cli.cli))}
+    told = re.findall(r"^\| `(imm(?: [a-z]+)+)", COMMANDS, re.MULTILINE)
+    assert {path for path in told if path not in real} == set()
+
+
+def test_every_key_is_documented() -> None:
+    """A key of imm.toml that configuration.md doesn't name is a defect."""
+    assert [name for name in keys(SCHEMA) if f"`{name}`" not in CONFIGURATION] == []
+
+
+def test_every_exit_code_is_documented() -> None:
+    """Each class of error ends in a code that commands.md explains."""
+    codes = {
+        kind.exit_code
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and hasattr(kind, "exit_code")
+    }
+    assert [code for code in codes if f"| {code} |" not in COMMANDS] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_inside_the_repository_lead_somewhere(page: Path) -> None:
+    """A relative link resolves."""
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
