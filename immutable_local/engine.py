@@ -400,6 +400,11 @@ class Engine:
             for each in listed
         ]
 
+    def image_ids(self) -> set[str]:
+        """Every image, those of a build's steps included."""
+        with asking_docker_to("list images"):
+            return {each["Id"] for each in self.client.images(all=True)}
+
     def tag(self, image: str, repository: str, tag: str) -> None:
         with asking_docker_to(f"tag {image}"):
             self.client.tag(image, repository, tag, force=True)

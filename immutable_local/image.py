@@ -43,6 +43,8 @@ PLUGIN_FOLDERS = (
 )
 # Docker's command line up to 22 has BuildKit built in; later ones need the buildx plugin.
 LAST_BUILT_IN = 22
+# How the engine's own builder names the image of each step.
+STEP_MADE = re.compile(r" ---> ([0-9a-f]{12})")
 
 
 def repository(app: str) -> str:
@@ -285,6 +287,7 @@ def _build_by_api(engine: Engine, app: App, folder: Path, tell: Teller, fresh: b
     asked = app.build
     lines: list[str] = []
     image = ""
+    before = engine.image_ids()
     with pack_context(folder / asked.context, asked.dockerfile) as (packed, dockerfile):
         said_all = engine.build(
             packed,
@@ -296,6 +299,7 @@ def _build_by_api(engine: Engine, app: App, folder: Path, tell: Teller, fresh: b
         )
         for said in said_all:
             if "error" in said:
+                _discard_steps(engine, lines, before)
                 raise _build_failed([*lines, str(said["error"])])
             if isinstance(said.get("aux"), dict):
                 image = said["aux"].get("ID", image)
@@ -306,6 +310,15 @@ def _build_by_api(engine: Engine, app: App, folder: Path, tell: Teller, fresh: b
     if not image:
         raise _build_failed(lines)
     return image
+
+
+def _discard_steps(engine: Engine, lines: list[str], before: set[str]) -> None:
+    """This builder leaves the images of a failed build's steps behind: those that it made go."""
+    for line in reversed(lines):
+        step = STEP_MADE.fullmatch(line)
+        made = engine.image(step[1]) if step else None
+        if made is not None and made.id not in before and not made.tags:
+            engine.remove_image(made.id)
 
 
 def _build_failed(lines: list[str]) -> BuildFailed:

@@ -79,11 +79,14 @@ def _follow(engine: Engine, containers: Sequence[Container], tail: int | None) -
 
     def read(container: Container) -> None:
         rest = b""
-        for part in engine.follow(container.id, "all" if tail is None else tail):
-            *whole, rest = (rest + part).split(b"\n")
-            for line in whole:
-                arrived.put((container.name, line.decode(errors="replace").rstrip("\r")))
-        arrived.put(None)
+        try:
+            for part in engine.follow(container.id, "all" if tail is None else tail):
+                *whole, rest = (rest + part).split(b"\n")
+                for line in whole:
+                    arrived.put((container.name, line.decode(errors="replace").rstrip("\r")))
+        finally:
+            # Also when the engine or the instance goes away: nobody waits for a log that has ended.
+            arrived.put(None)
 
     for each in containers:
         threading.Thread(target=read, args=(each,), daemon=True).start()

@@ -140,5 +140,6 @@ def remove_network(at: Deployment) -> None:
     at.host.session.ask("still_locked", name=f"app-{at.app}")
     name = network.app_network(at.app)
     for proxy in at.engine.containers({label.ROLE: "proxy"}):
-        at.engine.leave(name, proxy.id)
+        if name in proxy.addresses:
+            at.engine.leave(name, proxy.id)
     at.engine.remove_network(name)

@@ -220,7 +220,9 @@ class Command:
             code = self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise AssertionError(f"imm {' '.join(self.words)} did not end within {seconds} s: {self}") from None
+            raise AssertionError(
+                f"imm {' '.join(self.words)} did not end within {seconds} s: {self}"
+            ) from None
         for each in self._readers:
             each.join(timeout=10)
         return Outcome(code, "".join(self.lines), "".join(self.complaints))
@@ -280,10 +282,12 @@ def check(host: Host, project: Project, live: int | None, version: str | None = 
             assert (marks["imm.role"], marks["imm.service"]) == ("instance", name)
             assert (marks["imm.slot"], marks["imm.spec"]) == (service["slot"], service["spec"])
             assert host.inspect(instance)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
-    assert sorted(each for each in state["home"] if each != "structure.json" and not each.startswith("gen-")) == (
-        ["live"] if live else []
-    )
-    assert len([each for each in state["home"] if each.startswith("gen-")]) == (1 if live else 0), state["home"]
+    assert sorted(
+        each for each in state["home"] if each != "structure.json" and not each.startswith("gen-")
+    ) == (["live"] if live else [])
+    assert len([each for each in state["home"] if each.startswith("gen-")]) == (1 if live else 0), state[
+        "home"
+    ]
     green = [f"{name}.green" for name, each in named.items() if each["slot"] == "green"]
     assert state["flags"] == (sorted(["alive", "release.json", *green]) if live else [])
     assert (state["structure"] is None) == (live is None)
@@ -331,7 +335,7 @@ class Subject:
 
     def ready(self, kill: Kill) -> tuple[dict[str, Any], list[str]]:
         """Something is live, with an earlier release to go back to; the words that will be killed."""
-        while len(self.versions) < (1 if kill.command == "up" else 2):
+        while len(self.versions) < (1 if (kill.command, kill.then) == ("up", "up") else 2):
             self.next_version()
             self.deploy()
         state = look(self.host, self.app, patience=0.0)
@@ -353,7 +357,9 @@ class Subject:
         before, words = self.ready(kill)
         was = live_number(before)
         assert was is not None
-        goal = {"up": None, "revert": int(words[-1]) if kill.command == "revert" else None}.get(kill.command, was)
+        goal = {"up": None, "revert": int(words[-1]) if kill.command == "revert" else None}.get(
+            kill.command, was
+        )
         holdings = self.holdings()
         if kill.command == "down":
             self._die(kill, words)
@@ -365,7 +371,9 @@ class Subject:
             again = time.monotonic()
         held = self.writers == "one" and kill.signal == Signals.SIGKILL
         lost = clients.lost(but=[(killed - HOLD_SECONDS, again)] if held else [])
-        assert not lost, f"{len(lost)} of {len(clients.answers)} lost; kill at {killed}, again at {again}: {lost[:3]}"
+        assert not lost, (
+            f"{len(lost)} of {len(clients.answers)} lost; kill at {killed}, again at {again}: {lost[:3]}"
+        )
         slow = [each for each in clients.answers if each.seconds > HOLD_SECONDS + 2]
         assert not slow, slow
 
@@ -390,12 +398,17 @@ class Subject:
     ) -> None:
         after = look(self.host, self.app)
         survivor = live_number(after)
-        new = [each["release"] for each in after["records"][len(before["records"]) :] if each["event"] == "sealed"]
+        new = [
+            each["release"]
+            for each in after["records"][len(before["records"]) :]
+            if each["event"] == "sealed"
+        ]
         goal = goal or (new[0] if new else None)
         if kill.command == "up" and goal is not None:
             self.versions[goal] = (self.app.folder / "VERSION").read_text()
         self._survivor(kill, was, goal, survivor)
-        if kill.signal != Signals.SIGKILL and not self._came_too_late():
+        early = kill.command == "prune" and self.outcome.code in (-kill.signal, 128 + kill.signal)
+        if kill.signal != Signals.SIGKILL and not early and not self._came_too_late():
             self._interrupted(kill, before, after, was, holdings)
         if self.writers == "many" and clients is not None:
             assert not clients.lost()
@@ -406,14 +419,22 @@ class Subject:
     def _came_too_late(self) -> bool:
         """Whether the command had said that it was done before the signal arrived."""
         said = self.outcome.told[-1] if self.outcome.stdout else {}
-        return self.outcome.code == 0 or said.get("outcome") in ("live", "unchanged", "down") or "removed" in said
+        return (
+            self.outcome.code == 0
+            or said.get("outcome") in ("live", "unchanged", "down")
+            or "removed" in said
+        )
 
     def _survivor(self, kill: Kill, was: int, goal: int | None, survivor: int | None) -> None:
         """Before the flip the old one lives on; after it the new one does; in it either."""
         if kill.command == "prune":
             assert survivor == was
         elif kill.command == "down":
-            either = (was, None) if kill.step == "flip" else (None,) if kill.step in AFTER_FLIP else (was,)
+            # Until it is recorded Ctrl-C brings the app back.
+            open_steps = ("flip",) if kill.signal == Signals.SIGKILL else ("flip", "record")
+            either = (
+                (was, None) if kill.step in open_steps else (None,) if kill.step in AFTER_FLIP else (was,)
+            )
             assert survivor in either, (was, survivor)
         elif kill.step in AFTER_FLIP:
             assert survivor == goal
@@ -433,6 +454,7 @@ class Subject:
         """It undid what wasn't live, says so, and leaves nothing over."""
         outcome, live = self.outcome, live_number(after)
         assert outcome.code == 1, f"exit code {outcome.code}: {outcome.stdout}{outcome.stderr}"
+        assert "error" in outcome.result, f"{outcome.stdout}{outcome.stderr}"
         error = outcome.error
         assert error["code"] == "interrupted", error
         assert "Traceback" not in outcome.stderr, outcome.stderr
@@ -443,7 +465,9 @@ class Subject:
         if live == was and kill.command != "prune":
             assert "undone" in error["message"] or "still live" in error["message"], error
             now = self.holdings()
-            assert now == holdings, {key: (holdings[key], now[key]) for key in now if now[key] != holdings[key]}
+            assert now == holdings, {
+                key: (holdings[key], now[key]) for key in now if now[key] != holdings[key]
+            }
             assert set(added) <= {"failed", "sealed"}, added
         elif live is not None and live != was:
             assert f"release {live} is live" in error["message"], error
@@ -479,7 +503,9 @@ class Subject:
         state = check(self.host, self.app, expected, self.versions.get(expected or 0))
         self._told(kill, after, state, survivor)
 
-    def _told(self, kill: Kill, after: Mapping[str, Any], state: Mapping[str, Any], survivor: int | None) -> None:
+    def _told(
+        self, kill: Kill, after: Mapping[str, Any], state: Mapping[str, Any], survivor: int | None
+    ) -> None:
         """History says where it was interrupted and what was found live, once."""
         history = self.host.history(self.app)
         assert history == state["records"]
@@ -493,14 +519,21 @@ class Subject:
         # A step that takes a millisecond is over before the signal arrives.
         assert step in steps[steps.index(kill.step) :], (step, kill)
         found = f"found release {survivor} live" if survivor else "found nothing live"
-        assert f"{kill.command} by " in told[0]["error"] and f"interrupted at {step}; {found}" in told[0]["error"], told
+        assert (
+            f"{kill.command} by " in told[0]["error"]
+            and f"interrupted at {step}; {found}" in told[0]["error"]
+        ), told
 
     def holdings(self) -> dict[str, Any]:
         """What the engine holds of this app, images' layers and containers' states included."""
         mine = {"label": f"imm.app={self.app.name}"}
         return {
             "containers": sorted(
-                (each["Id"], each["State"], self.host.inspect(each["Id"])["HostConfig"]["RestartPolicy"]["Name"])
+                (
+                    each["Id"],
+                    each["State"],
+                    self.host.inspect(each["Id"])["HostConfig"]["RestartPolicy"]["Name"],
+                )
                 for each in self.host.engine.containers(all=True, filters=mine)
             ),
             "images": self.host.images(self.app),
@@ -512,7 +545,8 @@ class Subject:
 def at_the_begin(command: str, writers: str, which: Signals, choice: random.Random) -> list[Kill]:
     """A kill at the begin of each step of a command."""
     return [
-        Kill(command, writers, step, which, 0.0, choice.choice(["up", "up-other"])) for step in STEPS[command, writers]
+        Kill(command, writers, step, which, 0.0, choice.choice(["up", "up-other"]))
+        for step in STEPS[command, writers]
     ]
 
 
@@ -535,6 +569,13 @@ def in_the_middle(command: str, writers: str, which: Signals, choice: random.Ran
 def while_pruning(which: Signals, choice: random.Random, times: int) -> list[Kill]:
     """`prune` tells no steps: it is killed at some moment of its half second."""
     return [
-        Kill("prune", "many", "prune", which, round(choice.uniform(0.1, 0.6), 3), choice.choice(["up", "up-other"]))
+        Kill(
+            "prune",
+            "many",
+            "prune",
+            which,
+            round(choice.uniform(0.1, 0.6), 3),
+            choice.choice(["up", "up-other"]),
+        )
         for _ in range(times)
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -128,6 +129,19 @@ def test_a_health_command_that_fails_is_told_with_what_it_printed(shared: Host, 
     assert any("ended with exit code 4" in each and "no such table" in each for each in error["details"])
 
 
+def test_an_images_own_health_check_is_asked_where_imm_toml_names_none(shared: Host, app: Project):
+    check = "HEALTHCHECK CMD echo the image says no; exit 3\n"
+    app.dockerfile((app.folder / "Dockerfile").read_text() + check)
+    app.version("2", healthcheck={"start_period": "1s", "interval": "100ms"})
+    error = unhealthy(shared, app)
+    assert any("ended with exit code 3" in each and "the image says no" in each for each in error["details"])
+
+
+def test_a_worker_that_does_not_stay_up_keeps_the_whole_release_from_going_live(shared: Host, app: Project):
+    app.version("2").service("worker", behave="crash")
+    assert "its container ended with exit code 1" in unhealthy(shared, app)["details"]
+
+
 def test_a_write_that_the_read_only_root_refused_is_named(shared: Host, app: Project):
     app.version("2", behave="write")
     error = unhealthy(shared, app)
@@ -161,8 +175,9 @@ def test_a_dockerfile_that_fails_shows_the_builders_last_lines(shared: Host, app
 def test_a_dockerfile_that_fails_is_told_alike_by_the_engines_own_builder(
     shared: Host, app: Project, tmp_path: Path
 ):
-    """Where there is no docker command line."""
+    """Where there is no docker command line; and the steps that went well leave no image."""
     (tmp_path / "git").symlink_to(shutil.which("git") or "")
+    app.version(secrets.token_hex(8))
     app.dockerfile((app.folder / "Dockerfile").read_text() + "COPY not-there.txt /app/\n")
     outcome = refused(shared, app, PATH=str(tmp_path))
     assert outcome.error["code"] == "build_failed"

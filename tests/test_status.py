@@ -70,6 +70,23 @@ def test_status_tells_an_instance_that_is_not_healthy_any_more(host: Host):
     assert host.status(app)["services"]["web"][0]["state"] == "exited"
 
 
+def test_the_proxy_tells_its_apps_and_stays_while_they_are_live(shared: Host, app: Project):
+    """Whoever takes it down by mistake is told whom that would hit."""
+    told = shared.imm(app, "proxy", "status").result
+    assert (told["state"], told["bind"], told["port"]) == ("running", *shared.proxy)
+    assert any(app.name in str(each) for each in told["apps"])
+    with shared.nothing_left_over():
+        error = shared.imm(app, "proxy", "down", expect=2).error
+    assert error["code"] == "apps_live"
+    assert app.name in error["message"]
+
+
+def test_doctor_finds_everything_there(shared: Host, app: Project):
+    found = {each["what"]: each for each in shared.imm(app, "doctor").result}
+    assert found.keys() >= {"engine", "proxy", "disk"}
+    assert all(each["ok"] for each in found.values())
+
+
 def test_history_has_every_event_with_who_and_why(shared: Host, app: Project):
     """Oldest first, numbered without a gap."""
     records = shared.history(app)

@@ -27,6 +27,20 @@ def test_the_next_release_takes_the_place_of_the_one_before(host: Host, app: Pro
     assert host.releases(app) == [1, 2]
 
 
+def test_a_fresh_build_takes_what_comes_out(host: Host, app: Project):
+    """Nothing of an earlier build is used: its layers are others, and so is the release."""
+    host.up(app)
+    assert host.up(app).result["outcome"] == "unchanged"
+    fresh = host.up(app, "--fresh").result
+    assert (fresh["outcome"], fresh["release"]) == ("live", 2)
+
+
+def test_quiet_says_nothing_but_the_result(host: Host, app: Project):
+    said = host.up(app, "--quiet", text=True)
+    assert said.stdout.startswith(f"release 1 of {app.name} is live at http://{app.domain}")
+    assert said.stderr == ""
+
+
 def test_json_tells_every_step_in_the_contracts_order_and_the_result_last(host: Host, app: Project):
     """One object a line; names and order are stable; a release has its number once it is sealed."""
     told = host.up(app).told

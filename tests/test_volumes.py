@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.host import Host, Project
+from tests.host import HEALTHCHECK, Host, Project
 from tests.load import Load
 
 # A second instance on the same volume would end at once: so none of these tests passes when two overlap.
@@ -79,10 +79,14 @@ class TestOneWriter:
         host.get("/write?/data/log=1")
         return app
 
-    def test_the_old_instance_stops_first_and_the_data_goes_on(self, host: Host, app: Project):
+    def test_the_old_instance_stops_first_the_data_goes_on_and_requests_wait(self, host: Host, app: Project):
+        """Nobody is answered while there is nobody to answer, and nobody is turned away."""
         plan = host.imm(app.version("2"), "plan").result
         assert plan["stop_first"] == ["web"]
-        outcome = host.up(app)
+        with Load(host, app) as load:
+            outcome = host.up(app)
+        assert load.lost == []
+        assert load.answers == ["1", "2"]
         assert outcome.states("hold", "stop_old", "start", "flip") == ["done"] * 4
         assert any("one writer" in each for each in outcome.result["remarks"])
         assert host.get("/version") == "2"
@@ -91,11 +95,28 @@ class TestOneWriter:
     def test_when_the_new_one_fails_the_old_one_is_started_again(self, host: Host, app: Project):
         """The same container, not a new one, and it answers as before."""
         before = [each["Id"] for each in host.instances(app)]
-        outcome = host.up(app.version("2", command=["python3", "-c", "raise SystemExit(7)"]), expect=1)
+        app.version("2", command=["python3", "-c", "raise SystemExit(7)"])
+        with Load(host, app) as load:
+            outcome = host.up(app, expect=1)
+        assert load.lost == []
+        assert load.answers == ["1"]
         assert outcome.error["still"] == "release 1 is still live"
         assert [each["Id"] for each in host.instances(app)] == before
         assert host.get("/version") == "1"
         assert host.get("/read?/data/log").endswith(" 1")
+
+    def test_a_request_that_has_waited_for_its_bound_is_told_to_try_again(self, host: Host, app: Project):
+        """503 with Retry-After, from the proxy; then the new instance boots, and all is well."""
+        host.up(app.version("2", hold="500ms"))
+        app.version("3", behave="wait", healthcheck={**HEALTHCHECK, "start_period": "60s"})
+        with host.begun(app, "up", step="check_health") as running:
+            turned_away = host.ask("/version")
+            host.let_go(app)
+            assert running.ends().result["outcome"] == "live"
+        assert turned_away.status == 503
+        assert int(turned_away.headers["retry-after"]) > 0
+        assert turned_away.text.startswith("503: this is imm's proxy")
+        assert host.get("/version") == "3"
 
     def test_revert_stops_first_too(self, host: Host, app: Project):
         host.up(app.version("2"))

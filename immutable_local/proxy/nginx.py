@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from immutable_local.engine import Engine
@@ -76,10 +76,16 @@ http {{
   proxy_set_header X-Forwarded-For $remote_addr;
   proxy_set_header X-Forwarded-Proto $scheme;
   proxy_set_header X-Forwarded-Host $http_host;
-  proxy_set_header X-Forwarded-Port $server_port;
+  proxy_set_header X-Forwarded-Port $imm_port;
+  proxy_set_header X-Forwarded-Prefix $imm_prefix;
+  proxy_set_header X-Forwarded-Server "";
+  proxy_set_header X-Forwarded-Uri "";
+  proxy_set_header X-Forwarded-Method "";
   proxy_set_header Forwarded "";
 
   map $http_upgrade $imm_connection {{ default upgrade; '' ''; }}
+  # The port that the client named: this one is the container's, and published as another.
+  map $http_host $imm_port {{ "~:(?<imm_named>[0-9]+)$" $imm_named; default 80; }}
   # Only on the private socket does the proxy say who answered.
   map $remote_addr $imm_answered_by {{ "unix:" $upstream_addr; default ''; }}
   # What is in flight, by slot: from a request's headers to its end, bodies still on their way included.
@@ -124,7 +130,7 @@ SERVER = """\
     listen {port}{default};
     listen unix:{proxy}/run/front.sock{default};
     server_name {names};
-    set $imm_key '';
+    set $imm_key ''; set $imm_prefix '';
     add_header X-Imm-Upstream $imm_answered_by always;
 {errors}    location @imm_nobody {{
       default_type text/plain;
@@ -260,7 +266,7 @@ def _http(structures: Sequence[Structure]) -> Iterator[str]:
     for structure in by_arrival:
         for service, of_service in sorted(structure.sides.items()):
             parking = f"unix:{PROXY}/park/{structure.app}.{service}"
-            # One request each: nginx 1.29.7 and newer would keep connections, and they lead to an earlier parking.
+            # One request each: newer nginx (1.29.7) keeps connections, and they lead to an earlier parking.
             yield (
                 f"  upstream {_hold(structure.app, service)} {{ server {parking} max_fails=0;"
                 " keepalive_requests 1; }\n"
@@ -303,9 +309,15 @@ def _server(
     holds: list[str] = []
     for path, candidates in sorted(paths.items()):
         count += 1
-        maps.append(_map(f"$imm_route_{count}", candidates))
-        strips = any(strip for each in candidates.values() for strip in each.values())
-        rewrite = f"rewrite ^{path}/?(.*)$ /$1 break; " if strips and path != "/" else ""
+        maps.append(_map(f"$imm_route_{count}", candidates, _upstream_of, ""))
+        strips = {strip for each in candidates.values() for strip in each.values()} if path != "/" else set()
+        rewrite = ""
+        if strips == {True}:
+            rewrite = f"set $imm_prefix {path}; rewrite ^{path}/?(.*)$ /$1 break; "
+        elif True in strips:
+            # Only one of two releases cuts the path off: it depends on which one is live.
+            maps.append(_map(f"$imm_path_{count}", candidates, _path_of, "$imm_whole"))
+            rewrite = f"rewrite ^(?<imm_whole>{path}/?(?<imm_rest>.*))$ $imm_path_{count} break; "
         held: list[str] = []
         for app, service in candidates:
             # A status of imm's own sends the request, method and body, to the location that holds it.
@@ -361,19 +373,32 @@ def _slot_variables(structure: Structure) -> str:
     return "".join(lines)
 
 
-def _map(variable: str, candidates: Mapping[tuple[str, str], Mapping[Slot, bool]]) -> str:
-    """From the slots that are live to the upstream that serves, as a map of nginx's."""
+def _map(
+    variable: str,
+    candidates: Mapping[tuple[str, str], Mapping[Slot, bool]],
+    value: Callable[[str, str, Slot, bool], str],
+    default: str,
+) -> str:
+    """From the slots that are live to the value of the one that serves, as a map of nginx's."""
     key = "/".join(_variable(*each) for each in candidates)
     rows = []
     for position, ((app, service), of_service) in enumerate(candidates.items()):
         before = "[a-z]+/" * position
         after = "/[a-z]+" * (len(candidates) - position - 1)
         rows += [
-            f' "~^{before}{slot}{after}$" {_upstream(app, service, slot)};'
+            f' "~^{before}{slot}{after}$" {value(app, service, slot, of_service[slot])};'
             for slot in SLOTS
             if slot in of_service
         ]
-    return f"  map \"{key}\" {variable} {{ default '';{''.join(rows)} }}\n"
+    return f"  map \"{key}\" {variable} {{ default '{default}';{''.join(rows)} }}\n"
+
+
+def _upstream_of(app: str, service: str, slot: Slot, strip: bool) -> str:
+    return _upstream(app, service, slot)
+
+
+def _path_of(app: str, service: str, slot: Slot, strip: bool) -> str:
+    return "/$imm_rest" if strip else "$imm_whole"
 
 
 def _hold(app: str, service: str) -> str:

@@ -31,7 +31,7 @@ THROTTLE = "20ms"
 # The application servers that close idle connections soonest do so after 2 s (gunicorn). Short enough, too,
 # for an idle host to drain in under a second: once idle connections are closed, the others are in flight.
 UPSTREAM_IDLE = "500ms"
-OWN_NAME = "(Host(`localhost`) || HostRegexp(`^[0-9.]+$`))"
+OWN_NAME = r"(Host(`localhost`) || HostRegexp(`^[0-9.]+$`) || HostRegexp(`^\[?[0-9a-f.]*:[0-9a-f:.]*\]?$`))"
 
 STATIC = {
     "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
@@ -44,6 +44,8 @@ STATIC = {
                 "respondingTimeouts": {"readTimeout": 0, "idleTimeout": "75s"},
                 "lifeCycle": {"graceTimeOut": "5s"},
             },
+            # Else a ';' in a query would become '&', and its value end there.
+            "http": {"encodeQuerySemicolons": True},
         },
         "proof": {"address": PROOF},
         "traefik": {"address": API},
@@ -64,6 +66,8 @@ BASE = {
             }
         },
         "services": {"imm-nobody": {"loadBalancer": {"servers": [{"url": f"http://{PAGE}"}]}}},
+        # Traefik replaces X-Forwarded-* and X-Real-Ip, not the header that says the same by RFC 7239.
+        "middlewares": {"imm-unforged": {"headers": {"customRequestHeaders": {"Forwarded": ""}}}},
         "routers": {
             "imm-nobody": {
                 "entryPoints": ["web"],
@@ -200,7 +204,11 @@ def _of_app(
             rules["--default"] = (f"{OWN_NAME}{path}", 500)
         for suffix, (rule, priority) in rules.items():
             common = {"rule": rule, "priority": priority + len(side.path), "service": key}
-            routers[f"{key}{suffix}"] = {**common, "entryPoints": ["web"], "middlewares": strip}
+            routers[f"{key}{suffix}"] = {
+                **common,
+                "entryPoints": ["web"],
+                "middlewares": ["imm-unforged@file", *strip],
+            }
             routers[f"{key}{suffix}--proof"] = {
                 **common,
                 "entryPoints": ["proof"],

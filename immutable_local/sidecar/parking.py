@@ -16,7 +16,7 @@ import sys
 
 BACKLOG = 4096
 # How long a release still passes requests on whose bodies were on their way when traffic was let go.
-LINGER_SECONDS = 600.0
+LINGER_SECONDS = 300.0
 CHUNK_BYTES = 65536
 SORRY = b"503: this app is just being replaced; please try it again\n"
 REFUSAL = (

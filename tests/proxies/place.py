@@ -95,9 +95,7 @@ class Place(Host):
             connection.close()
 
     @contextmanager
-    def load(
-        self, project: Project, shapes: Mapping[str, int], **settings: Any
-    ) -> Iterator[Load]:
+    def load(self, project: Project, shapes: Mapping[str, int], **settings: Any) -> Iterator[Load]:
         """Load on an app, from a process on the engine's machine."""
         load = Load(
             f"http://127.0.0.1:{PORT}", host=project.domain, shapes=shapes, settings=Settings(**settings)
@@ -121,5 +119,11 @@ def losses(report: Report) -> list[str]:
 if __name__ == "__main__":
     with SecondEngine.running(sys.argv[1:]) as running:
         assert running.name.startswith(PREFIX)
-        print(running.name, json.dumps(str(running.folder)), json.dumps(str(running.socket)), sep="\n", flush=True)
+        print(
+            running.name,
+            json.dumps(str(running.folder)),
+            json.dumps(str(running.socket)),
+            sep="\n",
+            flush=True,
+        )
         sys.stdin.read()
