@@ -169,7 +169,9 @@ def result_text(result: Result, app: str) -> str:
 
 def print_json(told: Any) -> None:
     """One JSON value on one line of standard output."""
-    print(json.dumps(told, separators=(", ", ": ")), flush=True)
+    # In one piece: an interruption that comes between a line and its end would join it to the next.
+    sys.stdout.write(json.dumps(told, separators=(", ", ": ")) + "\n")
+    sys.stdout.flush()
 
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:

@@ -6,7 +6,8 @@ The interruption is raised when what has begun is done, so that its undo step is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Lock, Thread
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,19 +17,33 @@ SIDE_BY_SIDE = 8
 
 
 def unbroken(act: Callable[..., T], *arguments: object) -> T:
-    """Do it to its end, whatever comes."""
-    return side_by_side(lambda _: act(*arguments), [None])[0]
+    """Do it to its end, or not at all, whatever comes."""
+    beginning = Lock()
+    ended: Future[T] = Future()
+
+    def begin() -> None:
+        if beginning.acquire(blocking=False):
+            try:
+                ended.set_result(act(*arguments))
+            except BaseException as failed:
+                ended.set_exception(failed)
+
+    try:
+        Thread(target=begin, name=f"imm-{act.__name__}").start()
+        return ended.result()
+    except BaseException:
+        # An interruption may hit the start of the thread itself: the lock decides whether it begins.
+        if not beginning.acquire(blocking=False):
+            wait([ended])
+        raise
 
 
 def side_by_side(act: Callable[[E], T], items: Iterable[E]) -> list[T]:
-    """Do it for each, SIDE_BY_SIDE at a time; returns or raises when all that began have ended."""
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as beside:
-        begun = []
-        try:
-            begun += [beside.submit(act, each) for each in items]
-            wait(begun)
-        except BaseException:
-            for each in begun:
-                each.cancel()
-            raise
-    return [each.result() for each in begun]
+    """Do it for each, SIDE_BY_SIDE at a time; returns or raises when all have ended."""
+
+    def every() -> list[T]:
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as beside:
+            begun = [beside.submit(act, each) for each in items]
+        return [each.result() for each in begun]
+
+    return unbroken(every)

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import settings
 
-from tests.host import ROOT, Host, Project
+# What it asserts is told like a test's own.
+pytest.register_assert_rewrite("tests.host")
+
+from tests.host import ROOT, Host, Project  # noqa: E402
 
 # The same examples each time, and no deadline: a busy machine is no defect.
 settings.register_profile("imm", max_examples=60, deadline=None, derandomize=True)

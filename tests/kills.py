@@ -407,7 +407,7 @@ class Subject:
         if kill.command == "up" and goal is not None:
             self.versions[goal] = (self.app.folder / "VERSION").read_text()
         self._survivor(kill, was, goal, survivor)
-        early = kill.command == "prune" and self.outcome.code in (-kill.signal, 128 + kill.signal)
+        early = kill.command == "prune" and not self.outcome.stdout
         if kill.signal != Signals.SIGKILL and not early and not self._came_too_late():
             self._interrupted(kill, before, after, was, holdings)
         if self.writers == "many" and clients is not None:

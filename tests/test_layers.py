@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 # From the bottom to the top: a module imports what is in its own layer or below. Every module has its place.
 LAYERS = {
     "values": {"", "app", "errors", "events", "labels", "release", "routes"},
-    "tools": {"dockerfile", "tunnel", "undo", "wait", "who"},
+    "tools": {"dockerfile", "tunnel", "unbroken", "undo", "wait", "who"},
     "reading": {
         "config",
         "config.contradictions",

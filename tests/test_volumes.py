@@ -115,7 +115,7 @@ class TestOneWriter:
             assert running.ends().result["outcome"] == "live"
         assert turned_away.status == 503
         assert int(turned_away.headers["retry-after"]) > 0
-        assert turned_away.text.startswith("503: this is imm's proxy")
+        assert turned_away.text.startswith("503: ")
         assert host.get("/version") == "3"
 
     def test_revert_stops_first_too(self, host: Host, app: Project):

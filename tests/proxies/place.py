@@ -15,14 +15,15 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from bench.load import Load, Report, Settings
-from tests.host import ROOT, Host, Project
-from tests.remote.second_engine import PREFIX, SecondEngine
+from tests.host import ROOT, Answer, Host, Outcome, Project
+from tests.remote.second_engine import SecondEngine
 
 PORT = 8080
 SERVER = Path(__file__).with_name("server.py")
@@ -31,19 +32,19 @@ SERVER = Path(__file__).with_name("server.py")
 @contextmanager
 def engine_apart(*images: str) -> Iterator[SecondEngine]:
     """A second engine with these images, run by a process that ends with this one."""
-    command = [sys.executable, "-m", "tests.proxies.place", *images]
     with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.proxies.place", *images],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as running:
         assert running.stdin is not None and running.stdout is not None
         told = running.stdout.readline()
         assert told, "the engine did not start: see above"
         engine = SecondEngine()
-        engine.name, engine.folder, engine.socket = (
-            told.strip(),
-            Path(json.loads(running.stdout.readline())),
-            Path(json.loads(running.stdout.readline())),
-        )
+        engine.name, folder, its_socket = json.loads(told)
+        engine.folder, engine.socket = Path(folder), Path(its_socket)
         try:
             yield engine
         finally:
@@ -53,29 +54,39 @@ def engine_apart(*images: str) -> Iterator[SecondEngine]:
 class Place(Host):
     """That engine's host. Its loopback is its own: requests are made by threads and processes that are there."""
 
-    kind = "nginx"
-
     def __init__(self, folder: Path, base: str, engine: SecondEngine) -> None:
         with patch.dict(os.environ, {"DOCKER_HOST": engine.unix}):
             super().__init__(folder, base, ("127.0.0.1", PORT), {"DOCKER_HOST": engine.unix})
         self.apart = engine
+
+    # Commands
 
     def project(self, name: str | None = None, folder: str | None = None) -> Project:
         made = super().project(name, folder)
         shutil.copy(SERVER, made.folder / "server.py")
         return made
 
-    def switch(self, kind: str) -> str:
-        """Let that kind of proxy serve; what imm says of it to people."""
-        done = self.imm(self.anybody, "proxy", "up", "--kind", kind)
-        assert done.result["kind"] == kind
-        self.kind = kind
-        return done.stderr
+    def alone(self, name: str, **web: Any) -> Project:
+        """An app whose data is for one instance, which ends when another one has it."""
+        made = self.project(name)
+        made.dockerfile((made.folder / "Dockerfile").read_text() + "COPY --chown=1000:1000 data /data\n")
+        (made.folder / "data").mkdir(exist_ok=True)
+        (made.folder / "data" / "notes").touch()
+        made.set(volumes={"data": {"writers": "one"}})
+        return made.service(
+            "web", volumes=["data:/data"], environment={"DATA": "/data", "WRITER": "1", "BOOT": "0.3"}, **web
+        )
 
-    @property
-    def anybody(self) -> Project:
-        """A folder for commands that are about no app."""
-        return Project("anybody", self.folder, {"name": "anybody", "services": {"web": {}}}).write()
+    def switch(self, kind: str) -> Outcome:
+        """Let that kind of proxy serve."""
+        anybody = Project("anybody", self.folder, {"name": "anybody", "services": {"web": {}}}).write()
+        return self.imm(anybody, "proxy", "up", "--kind", kind)
+
+    def proxy_status(self) -> dict[str, Any]:
+        anybody = Project("anybody", self.folder, {"name": "anybody", "services": {"web": {}}}).write()
+        return dict(self.imm(anybody, "proxy", "status").result)
+
+    # Requests
 
     def connection(self) -> http.client.HTTPConnection:
         return self.apart.connection(PORT)
@@ -83,16 +94,28 @@ class Place(Host):
     def socket(self) -> socket.socket:
         return self.apart.enter(lambda: socket.create_connection(("127.0.0.1", PORT), timeout=20))
 
-    def tell(self, target: str, project: Project, **headers: str) -> dict[str, Any]:
-        """What the app says that reached it."""
-        connection = self.connection()
-        try:
-            connection.request("GET", target, headers={"Host": project.domain, **headers})
-            answer = connection.getresponse()
-            assert answer.status == 200, (answer.status, answer.read())
-            return dict(json.loads(answer.read()))
-        finally:
-            connection.close()
+    def told(self, target: str, project: Project, **more: Any) -> dict[str, Any]:
+        """What the app says, which must be 200."""
+        return dict(json.loads(self.get(target, project, **more)))
+
+    def version(self, project: Project) -> str:
+        return str(self.told("/version", project)["version"])
+
+    def exchange(self, *pieces: bytes) -> list[Answer]:
+        """Send bytes as they are on one connection, the last request closing it; every answer to them."""
+        with self.socket() as connection:
+            for each in pieces:
+                connection.sendall(each)
+            answers = []
+            with connection.makefile("rb") as file:
+                while head := file.readline():
+                    headers = {}
+                    while line := file.readline().strip():
+                        name, _, value = line.decode().partition(": ")
+                        headers[name.lower()] = value
+                    body = file.read(int(headers["content-length"]))
+                    answers.append(Answer(int(head.split()[1]), headers, body.decode()))
+            return answers
 
     @contextmanager
     def load(self, project: Project, shapes: Mapping[str, int], **settings: Any) -> Iterator[Load]:
@@ -100,6 +123,7 @@ class Place(Host):
         load = Load(
             f"http://127.0.0.1:{PORT}", host=project.domain, shapes=shapes, settings=Settings(**settings)
         )
+        # It outlives the load, and would be on that machine if it began there.
         resource_tracker.ensure_running()
         self.apart.enter(load.__enter__)
         try:
@@ -107,23 +131,45 @@ class Place(Host):
         finally:
             load.__exit__(None, None, None)
 
+    # What happened
+
+    def lives(self, project: Project, since: float, until: float) -> list[tuple[str, str]]:
+        """When the engine started and ended instances: start or die, and the name."""
+        about = {"event": ["start", "die"], "label": f"imm.app={project.name}"}
+        told = self.engine.events(since=int(since), until=int(until) + 1, decode=True, filters=about)
+        return [
+            (each["Action"], each["Actor"]["Attributes"]["name"])
+            for each in told
+            if since <= each["timeNano"] / 1e9 <= until
+        ]
+
     def close(self) -> None:
         self.engine.close()
         self.apart.wipe()
 
 
-def losses(report: Report) -> list[str]:
-    return [f"{each.shape}: {each.cause} after {each.reused}" for each in report.losses]
+def lost(report: Report) -> list[str]:
+    """What a load lost, in words, with the moment since its begin."""
+    return [
+        f"{each.shape}: {each.cause}, sent at {each.sent - report.began:.3f}, known at"
+        f" {each.at - report.began:.3f}, after {each.reused} on this connection"
+        for each in report.losses
+    ]
+
+
+def moment(outcome: Outcome, step: str, state: str = "done") -> float:
+    """When a step began or ended, in seconds since the epoch."""
+    told = next(each for each in outcome.told if each.get("step") == step and each["state"] == state)
+    return datetime.fromisoformat(told["at"]).timestamp()
+
+
+def seconds(outcome: Outcome, step: str) -> float:
+    return float(
+        next(each["seconds"] for each in outcome.told if each.get("step") == step and "seconds" in each)
+    )
 
 
 if __name__ == "__main__":
-    with SecondEngine.running(sys.argv[1:]) as running:
-        assert running.name.startswith(PREFIX)
-        print(
-            running.name,
-            json.dumps(str(running.folder)),
-            json.dumps(str(running.socket)),
-            sep="\n",
-            flush=True,
-        )
+    with SecondEngine.running(sys.argv[1:]) as made:
+        print(json.dumps([made.name, str(made.folder), str(made.socket)]), flush=True)
         sys.stdin.read()

@@ -18,6 +18,7 @@ import urllib.parse
 
 VERSION = pathlib.Path(__file__).with_name("VERSION").read_text()
 BEHAVE = os.environ.get("BEHAVE", "")
+PORT = int(os.environ.get("PORT", "8000"))
 WHO = {"version": VERSION, "instance": os.environ["HOSTNAME"]}
 NOTES = pathlib.Path(os.environ.get("DATA", "/tmp")) / "notes"
 ACCEPT = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -72,6 +73,8 @@ class Request:
 
 async def up(request: Request) -> None:
     await request.say("up", 500 if BEHAVE == "sick" else 200)
+    if BEHAVE == "faint":
+        close_all()
 
 
 async def version(request: Request) -> None:
@@ -116,6 +119,10 @@ async def notes(request: Request) -> None:
 async def refuse(request: Request) -> None:
     """From now on nobody can connect."""
     await request.say(WHO)
+    close_all()
+
+
+def close_all() -> None:
     for server in servers:
         server.close()
     for each in list(connections):
@@ -188,7 +195,7 @@ async def main() -> None:
         except BlockingIOError:
             sys.exit("another instance has the data")
     await asyncio.sleep(float(os.environ.get("BOOT", "0")))
-    servers.append(await asyncio.start_server(serve, "", 8000, backlog=1024))
+    servers.append(await asyncio.start_server(serve, "", PORT, backlog=1024))
     print(f"version {VERSION} serves", flush=True)
     await asyncio.Event().wait()
 

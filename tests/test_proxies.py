@@ -1,0 +1,463 @@
+"""Two proxies, one behaviour: every promise of this file holds behind nginx and behind Traefik.
+
+All tests share one engine and one host, which is switched from one kind to the other once. The first app
+stays from the first test to the last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from immutable_local.wait import until
+from tests.host import HEALTHCHECK, ROOT, Answer, Project
+from tests.proxies.place import Place, engine_apart, lost, moment, seconds
+from tests.remote.second_engine import why_not
+
+pytestmark = pytest.mark.engine
+
+KINDS = ("nginx", "traefik")
+# Every shape that a client may have; each of them has begun before anything else does.
+MIXED = {"busy": 2, "idle": 6, "fresh": 1, "slow": 1, "streams": 1, "uploads": 1, "websockets": 1}
+SHORT = {"slow": 0.8, "stream_events": 6, "upload_pieces": 6, "socket_life": 0.8}
+FORGED = "203.0.113.66"
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A host without a proxy."""
+    if reason := why_not():
+        pytest.skip(reason)
+    base, *proxies = (_image(name) for name in ("python", *KINDS))
+    with engine_apart(base, *proxies) as engine:
+        yield Place(tmp_path_factory.mktemp("proxies"), base, engine)
+
+
+def _image(name: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "setup", "image", name],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def place(fresh: Place, kind: str) -> Place:
+    """The host behind that kind of proxy."""
+    fresh.switch(kind)
+    return fresh
+
+
+@pytest.fixture(scope="session")
+def first(fresh: Place) -> Project:
+    """The first app of the host, deployed once: a proxy that takes over finds it there."""
+    app = fresh.project("first")
+    fresh.up(app)
+    return app
+
+
+@pytest.fixture(scope="session")
+def second(place: Place, first: Project, kind: str) -> Project:
+    """An app with two domains and three services on paths of one site."""
+    app = place.project(f"second-{kind}")
+    site = [app.domain, f"www.{app.domain}"]
+    check = {**HEALTHCHECK, "path": "/up"}
+    app.service("web", domains=site)
+    app.service("api", port=8000, domains=site, path="/api", healthcheck=check)
+    app.service("cut", port=8000, domains=site[:1], path="/cut", strip_path=True, healthcheck=check)
+    place.up(app)
+    return app
+
+
+@pytest.fixture(scope="session")
+def swapped(place: Place, first: Project, kind: str) -> Project:
+    """An app that is replaced again and again."""
+    app = place.project(f"swapped-{kind}")
+    place.up(app.version("0"))
+    return app
+
+
+@pytest.fixture(scope="session")
+def alone(place: Place, first: Project, kind: str) -> Project:
+    """An app whose data is for one writer, replaced stop-first again and again."""
+    app = place.alone(f"alone-{kind}", hold="30s")
+    place.up(app.version("0"))
+    return app
+
+
+class TestAddresses:
+    """Which app and which service answers, for what."""
+
+    def test_domains_and_paths_lead_to_their_services(self, place: Place, second: Project):
+        """A path is a whole part of a path, and is seen by the service unless it is to be cut off."""
+        for domain in (second.domain, f"www.{second.domain}", second.domain.upper()):
+            for path, service in (("/", "web"), ("/api", "api"), ("/api/x?y=1", "api"), ("/apix", "web")):
+                assert answered(place, path, second, domain=domain) == (service, path)
+        assert answered(place, "/cut/x/y?z=1", second) == ("cut", "/x/y?z=1")
+        assert answered(place, "/cut", second) == ("cut", "/")
+        assert answered(place, "/cutter", second) == ("web", "/cutter")
+        assert answered(place, "/cut", second, domain=f"www.{second.domain}") == ("web", "/cut")
+
+    def test_the_first_app_answers_for_the_host_itself(self, place: Place, first: Project, second: Project):
+        for name in ("localhost", "localhost:8080", "127.0.0.1", "127.0.0.1:8080", "[::1]:8080"):
+            assert place.told("/x", domain=name)["instance"].startswith("first-web-"), name
+        assert place.told("/x", first)["instance"].startswith("first-web-")
+
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    def test_an_address_that_nobody_owns_is_told_to_be_nobodys(
+        self, place: Place, second: Project, method: str
+    ):
+        """By whom, and which address: also to those who send a body."""
+        body = bytes(2_000_000) if method == "POST" else None
+        answer = place.ask("/x", domain="nobody.example", method=method, body=body)
+        assert answer.status == 404
+        assert answer.text == "404: this is imm's proxy, and no app here serves nobody.example/x\n"
+
+    def test_an_app_that_is_taken_off_leaves_the_others(self, place: Place, first: Project, kind: str):
+        app = place.project(f"gone-{kind}")
+        place.up(app)
+        with place.load(first, {"idle": 8}, idle_gap=0.1) as load:
+            assert place.version(app) == "1"
+            place.imm(app, "down")
+            assert place.ask("/version", app).status == 404
+            assert lost(load.stop()) == []
+        assert place.version(first) == "1"
+
+    def test_the_kind_is_told(self, place: Place, first: Project, kind: str):
+        assert place.status(first)["proxy"] == {"kind": kind, "state": "running"}
+        assert place.proxy_status()["kind"] == kind
+        told = place.imm(first, "status", text=True).stdout
+        assert f"proxy: {kind}, running" in told
+
+
+class TestRequests:
+    """What an application is sent, and what its client gets."""
+
+    def test_headers_about_the_client_are_the_proxys_own(self, place: Place, first: Project):
+        """What a client says of itself proves nothing, however it spells it."""
+        names = [
+            "X-Forwarded-For",
+            "X-Real-IP",
+            "X-Forwarded-Host",
+            "X-Forwarded-Proto",
+            "X-Forwarded-Prefix",
+        ]
+        names += ["X-Forwarded-Server", "X-Forwarded-Port", "X_Forwarded_For", "X_Real_IP", "x-forwarded-for"]
+        lines = [f"{name}: {FORGED}" for name in names] + [f"Forwarded: for={FORGED};host={FORGED}"]
+        lines += ["Connection: close, X-Forwarded-For, X-Real-IP"]
+        head = [f"GET /x HTTP/1.1\r\nHost: {first.domain}:8080", *lines, "\r\n"]
+        [answer] = place.exchange("\r\n".join(head).encode())
+        came = [(name.lower(), value) for name, value in json.loads(answer.text)["headers"]]
+        assert FORGED not in str(came)
+        once = {name: value for name, value in came if [each for each, _ in came].count(name) == 1}
+        assert once["host"] == once["x-forwarded-host"] == f"{first.domain}:8080"
+        assert (once["x-forwarded-proto"], once["x-forwarded-port"]) == ("http", "8080")
+        assert once["x-forwarded-for"] == once["x-real-ip"]
+        assert re.fullmatch(r"[0-9.]+", once["x-real-ip"])
+
+    def test_the_prefix_that_was_cut_off_is_told(self, place: Place, second: Project):
+        headers = {name.lower(): value for name, value in place.told("/cut/x", second)["headers"]}
+        assert headers["x-forwarded-prefix"] == "/cut"
+
+    @pytest.mark.parametrize(
+        "target", ["/a%2Fb", "/a%20b", "/a;b=c", "/a%3Bb", "/%C3%A9", "/a%25b?c=%2F%20+d"]
+    )
+    def test_a_path_arrives_as_it_was_sent(self, place: Place, second: Project, target: str):
+        assert place.told(target, second)["target"] == target
+        assert place.told(f"/api{target}", second)["target"] == f"/api{target}"
+
+    def test_pipelined_requests_are_answered_in_their_order(self, place: Place, first: Project):
+        requests = [f"GET /{number} HTTP/1.1\r\nHost: {first.domain}\r\n" for number in range(9)]
+        requests += [f"GET /9 HTTP/1.1\r\nHost: {first.domain}\r\nConnection: close\r\n"]
+        answers = place.exchange("".join(f"{each}\r\n" for each in requests).encode())
+        assert [json.loads(each.text)["target"] for each in answers] == [f"/{number}" for number in range(10)]
+
+    def test_a_large_chunked_upload_arrives_whole(self, place: Place, first: Project):
+        """20 MB, of which the proxy isn't told the length."""
+        piece = bytes(range(256)) * 1024
+        chunk = b"%x\r\n%b\r\n" % (len(piece), piece)
+        head = f"POST /upload HTTP/1.1\r\nHost: {first.domain}\r\nConnection: close\r\n"
+        [answer] = place.exchange(
+            f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), *[chunk] * 80, b"0\r\n\r\n"
+        )
+        told = json.loads(answer.text)
+        assert told["bytes"] == 80 * len(piece)
+        assert told["sha256"] == hashlib.sha256(piece * 80).hexdigest()
+
+    def test_events_arrive_as_they_are_sent(self, place: Place, first: Project):
+        """Each before the next one is even sent."""
+        connection = place.connection()
+        connection.request("GET", "/events?count=4&interval=0.4", headers={"Host": first.domain})
+        answer = connection.getresponse()
+        came = []
+        while line := answer.readline():
+            if line.startswith(b"data: "):
+                came.append((float(line.split()[2]), time.time()))
+        assert len(came) == 4
+        assert [at for _, at in came[:-1]] < [sent for sent, _ in came[1:]]
+
+
+class TestSwaps:
+    """A release is replaced, and nobody notices but by the version."""
+
+    def test_up_and_revert_lose_nothing_under_every_shape_of_load(self, place: Place, swapped: Project):
+        """Once the flip is over, whatever is sent is answered by the new release."""
+        was = place.version(swapped)
+        swapped.version("of every shape")
+        for words, version in ((["up"], "of every shape"), (["revert"], was)):
+            with place.load(swapped, MIXED, **SHORT) as load:
+                outcome = place.imm(swapped, *words)
+                report = load.stop()
+            assert lost(report) == []
+            assert min(shape.sent for shape in report.shapes) > 1
+            old, new = report.served
+            assert new.version == version
+            # It is told in whole milliseconds.
+            assert old.last_sent < moment(outcome, "flip") + 0.001
+
+    def test_an_idle_host_drains_at_once(self, place: Place, swapped: Project):
+        """Whatever was answered just before: what is waited for is known, not guessed."""
+        took = []
+        for version in ("idle 1", "idle 2", "idle 3"):
+            assert place.version(swapped)
+            took.append(seconds(place.up(swapped.version(version)), "drain"))
+            # Others are at work on this machine: one of three is not disturbed.
+            if took[-1] < 1:
+                break
+        assert min(took) < 1, took
+
+    @pytest.mark.parametrize("behave", ["hasty", "deaf"])
+    def test_what_is_under_way_ends_before_the_old_instance_does(
+        self, place: Place, swapped: Project, behave: str
+    ):
+        """A slow answer, and an upload that no instance knows of yet; then SIGTERM.
+
+        The one application ends on it at once, whatever it is doing, the other one never.
+        """
+        place.up(swapped.version(f"0 {behave}", behave=behave, stop_grace_period="1s"))
+        with ThreadPoolExecutor() as threads:
+            slow = threads.submit(place.told, "/slow?seconds=3", swapped)
+            upload = threads.submit(slow_upload, place, swapped, 2.0)
+            time.sleep(0.3)
+            outcome = place.up(swapped.version(f"1 {behave}"))
+            assert slow.result()["version"] == upload.result()["version"] == f"0 {behave}"
+        assert place.version(swapped) == f"1 {behave}"
+        assert ("did not end within 1 s of SIGTERM" in outcome.stderr) == (behave == "deaf")
+
+    def test_a_release_that_refuses_connections_never_sends_them_back(self, place: Place, swapped: Project):
+        """Although the old instance is still there, with a request of its own."""
+        was = place.version(swapped)
+        with ThreadPoolExecutor() as threads:
+            slow = threads.submit(place.told, "/slow?seconds=4", swapped)
+            time.sleep(0.3)
+            with place.begun(swapped.version("refusing", behave="hasty"), "up", step="drain") as running:
+                assert place.told("/refuse", swapped)["version"] == "refusing"
+                answers = [place.ask("/version", swapped) for _ in range(30)]
+                assert not slow.done()
+                running.ends()
+            assert slow.result()["version"] == was
+        assert {each.status for each in answers} == {502}, answers
+
+    def test_a_release_that_answers_no_more_before_the_flip_is_proved_is_taken_back(
+        self, place: Place, swapped: Project
+    ):
+        """It was healthy once. That the proxy sends requests to it is no proof that it answers them."""
+        place.up(swapped.version("well", behave="hasty"))
+        outcome = place.up(swapped.version("faint", behave="faint"), expect=1)
+        assert outcome.states("check_health", "flip") == ["done", "failed"]
+        assert place.version(swapped) == "well"
+
+    def test_changes_of_shape_lose_nothing(self, place: Place, kind: str, first: Project):
+        """Replicas, port, domains, path, and whether it is cut off; on idle kept-alive connections."""
+        app = place.project(f"shape-{kind}")
+        other = f"www.{app.domain}"
+        place.up(app.version("1", domains=[app.domain]))
+        with place.load(app, {"idle": 12, "distant": 6, "fresh": 1}) as load:
+            place.up(app.version("2", replicas=2, domains=[app.domain, other]))
+            assert {place.told("/version", app)["instance"][-1] for _ in range(20)} == {"1", "2"}
+            assert place.told("/version", app, domain=other)["version"] == "2"
+            port = {"PORT": "8001"}
+            place.up(app.version("3", replicas=1, domains=[app.domain], port=8001, environment=port))
+            assert place.ask("/version", app, domain=other).status == 404
+            place.up(app.version("4", path="/version"))
+            assert place.ask("/elsewhere", app).status == 404
+            report = load.stop()
+        assert lost(report) == []
+        assert [each.version for each in report.served] == ["1", "2", "2", "3", "4"]
+        place.imm(app, "down")
+
+    def test_cutting_the_path_off_from_now_on_loses_nothing(self, place: Place, kind: str, first: Project):
+        """The old release sees the whole path until the flip, the new one what is left of it."""
+        app = place.project(f"strip-{kind}")
+        check = {**HEALTHCHECK, "path": "/up"}
+        place.up(app.version("1", path="/a", healthcheck=check))
+        with place.load(app, {"idle": 8}, path="/a/version", idle_gap=0.1) as load:
+            place.up(app.version("2", strip_path=True))
+            report = load.stop()
+        place.imm(app, "down")
+        assert lost(report) == []
+        # An instance that saw two paths would be here twice: it tells what it saw.
+        assert [each.version for each in report.served] == ["1", "2"]
+
+
+class TestHold:
+    """One writer: the old instance ends before the new one starts, and requests wait meanwhile."""
+
+    def test_nothing_is_lost_and_there_are_never_two(self, place: Place, alone: Project):
+        """Bodies included: what was answered to have been written is there, once."""
+        shapes = {"busy": 2, "idle": 6, "fresh": 1, "slow": 1, "uploads": 1, "notes": 2, "websockets": 1}
+        alone.version("1")
+        for words in (["up"], ["revert"]):
+            before = len(place.told("/notes", alone))
+            with never_two(place, alone), place.load(alone, shapes, **SHORT) as load:
+                outcome = place.imm(alone, *words)
+                report = load.stop()
+            assert outcome.states("hold", "stop_old", "flip") == ["done"] * 3
+            assert lost(report) == []
+            assert len(place.told("/notes", alone)) - before == report.shape("notes").sent
+
+    def test_a_new_release_that_never_gets_healthy_leaves_the_waiting_to_the_old_one(
+        self, place: Place, alone: Project
+    ):
+        was = place.version(alone)
+        check = dict(alone.settings["services"]["web"]["healthcheck"])
+        alone.version("sick", behave="sick", healthcheck={**check, "start_period": "1s"})
+        with never_two(place, alone), place.load(alone, {"busy": 1, "idle": 6, "notes": 2}) as load:
+            place.up(alone, expect=1)
+            report = load.stop()
+        alone.version("0", behave="", healthcheck=check)
+        assert lost(report) == []
+        assert {each.version for each in report.served} == {was}
+        assert place.version(alone) == was
+
+    def test_more_than_may_wait_are_told_at_once_to_come_again(self, place: Place, kind: str, first: Project):
+        app = place.alone(f"few-{kind}", hold="30s", hold_requests=3)
+        place.up(app)
+        with place.begun(app.version("2"), "up", step="start") as running, ThreadPoolExecutor(8) as threads:
+            asking = [threads.submit(place.ask, "/version", app) for _ in range(8)]
+            until(lambda: sum(each.done() for each in asking) == 5 or None, 10, pause=0.01)
+            early = [each.result() for each in asking if each.done()]
+            running.ends()
+            late = [each.result() for each in asking]
+        assert_told_to_wait(early)
+        assert len(early) == 5
+        assert sorted(each.status for each in late) == [200] * 3 + [503] * 5
+        place.imm(app, "down")
+
+    @pytest.mark.parametrize("step", ["hold", "stop_old", "start"])
+    def test_a_client_that_is_killed_leaves_nobody_waiting_beyond_the_bound(
+        self, place: Place, kind: str, first: Project, step: str
+    ):
+        """They are told to come again; the next command puts all right, and there are never two."""
+        app = place.alone(f"killed-{kind}", hold="2s")
+        place.up(app.version("1"))
+        with never_two(place, app), clients(place, app) as answers:
+            with place.begun(app.version("2"), "up", step=step) as running:
+                running.interrupt(signal.SIGKILL)
+                running.process.wait()
+            time.sleep(2.5)
+            place.up(app.version("1"))
+            right = time.monotonic()
+            time.sleep(0.3)
+        assert_told_to_wait([answer for _, _, answer in answers if answer.status != 200])
+        assert all(answer.status == 200 for sent, _, answer in answers if sent > right)
+        assert max(took for _, took, _ in answers) < 10
+
+
+class TestKinds:
+    def test_a_host_moves_to_the_other_kind_and_back_with_its_apps(
+        self, place: Place, first: Project, second: Project, kind: str
+    ):
+        """It says how long nobody listened; everybody is reachable when it returns."""
+        other = next(each for each in KINDS if each != kind)
+        for now in (other, kind):
+            outcome = place.switch(now)
+            assert outcome.result["kind"] == now
+            assert re.search(r"nobody listened for [0-9.]+ s", outcome.stderr)
+            assert place.version(first) == place.version(second) == "1"
+            assert answered(place, "/cut/x", second) == ("cut", "/x")
+            assert place.proxy_status()["kind"] == now
+
+
+def answered(place: Place, target: str, app: Project, **more: str) -> tuple[str, str]:
+    """Which service answered, and which path it saw."""
+    told = place.told(target, app, **more) if target != "/up" else {}
+    return told["instance"].removeprefix(f"{app.name}-").partition("-")[0], told["target"]
+
+
+def slow_upload(place: Place, app: Project, lasting: float) -> dict:
+    """A chunked body that takes that long to send."""
+    with place.socket() as connection:
+        head = f"POST /upload HTTP/1.1\r\nHost: {app.domain}\r\nConnection: close\r\n"
+        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+        for _ in range(20):
+            connection.sendall(b"4\r\nmore\r\n")
+            time.sleep(lasting / 20)
+        connection.sendall(b"0\r\n\r\n")
+        answer = connection.makefile("rb").read()
+    told = dict(json.loads(answer.partition(b"\r\n\r\n")[2]))
+    assert told["bytes"] == 80
+    return told
+
+
+@contextmanager
+def clients(place: Place, app: Project) -> Iterator[list[tuple[float, float, Answer]]]:
+    """Clients that go on asking: when each request was sent, how long it took, and its answer."""
+    answers: list[tuple[float, float, Answer]] = []
+    enough = threading.Event()
+
+    def ask() -> None:
+        while not enough.wait(0.05):
+            sent = time.monotonic()
+            answer = place.ask("/version", app)
+            answers.append((sent, time.monotonic() - sent, answer))
+
+    with ThreadPoolExecutor() as threads:
+        asking = [threads.submit(ask) for _ in range(6)]
+        try:
+            yield answers
+        finally:
+            enough.set()
+    for each in asking:
+        each.result()
+
+
+def assert_told_to_wait(answers: list[Answer]) -> None:
+    for each in answers:
+        assert each.status == 503, each
+        assert each.headers["retry-after"] == "2"
+        assert "just being replaced" in each.text
+
+
+@contextmanager
+def never_two(place: Place, app: Project) -> Iterator[None]:
+    """By the engine's events: whoever starts finds nobody there."""
+    alive, began = set(place.running(app)), time.time()
+    yield
+    for event, name in place.lives(app, began, time.time()):
+        if event == "die":
+            alive.discard(name)
+        else:
+            assert not alive, f"{name} started beside {alive}"
+            alive.add(name)
+    assert alive == set(place.running(app))
