@@ -1,0 +1,389 @@
+"""Killed anywhere, right again at the next command; frozen, and two at once.
+
+The default run takes SIGKILL at the begin of each step once, and a seeded sample of the rest. All of it: IMM_SOAK=1;
+other moments and another sample: IMM_SEED=7. The apps are killed side by side; each test waits for its own kill.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import random
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("tests.kills")
+
+from immutable_local.sidecar.program import HEARTBEAT_SECONDS  # noqa: E402
+from tests.conftest import Machine  # noqa: E402
+from tests.host import Host  # noqa: E402
+from tests.kills import (  # noqa: E402
+    STEPS,
+    Clients,
+    Kill,
+    Subject,
+    at_the_begin,
+    check,
+    command,
+    in_the_middle,
+    live_number,
+    look,
+    while_pruning,
+)
+
+SOAK = os.environ.get("IMM_SOAK") == "1"
+SEED = int(os.environ.get("IMM_SEED", "4"))
+SIDE_BY_SIDE = 3
+SAMPLE = 10
+ONCE = [("up", "many"), ("up", "one"), ("revert", "one"), ("down", "many")]
+SLOW_TO_STOP = ["sh", "-c", "trap 'sleep 1; kill $!; exit 0' TERM; python3 server.py & wait"]
+
+
+def every_kill() -> list[Kill]:
+    """Each step's begin and middle, by each signal; `prune` at twelve moments by each."""
+    choice = random.Random(SEED)
+    kills = [
+        kill
+        for which in (Signals.SIGKILL, Signals.SIGINT, Signals.SIGTERM)
+        for told in STEPS
+        for some in (at_the_begin, in_the_middle)
+        for kill in some(*told, which, choice)
+    ]
+    for which in (Signals.SIGKILL, Signals.SIGINT, Signals.SIGTERM):
+        kills += while_pruning(which, choice, 12)
+    return kills
+
+
+def chosen() -> list[Kill]:
+    kills = every_kill()
+    if SOAK:
+        return kills
+    begin = [
+        kill
+        for kill in kills
+        if kill.signal == Signals.SIGKILL and not kill.delay and (kill.command, kill.writers) in ONCE
+    ]
+    pruning = [kill for kill in kills if kill.command == "prune" and kill.signal == Signals.SIGKILL][:2]
+    rest = [kill for kill in kills if kill not in begin and kill not in pruning]
+    return begin + pruning + random.Random(SEED).sample(rest, SAMPLE)
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """A client that is stopped (SIGSTOP) at the begin of a step, and woken up when another one is done."""
+
+    command: str
+    writers: str
+    step: str
+
+    def __str__(self) -> str:
+        return f"{self.command}-{self.writers}-{self.step}"
+
+
+FREEZES = (
+    [
+        Freeze(*told, step)
+        for told in (("up", "many"), ("up", "one"), ("down", "many"))
+        for step in STEPS[told]
+    ]
+    if SOAK
+    else [Freeze("up", "many", "start"), Freeze("up", "one", "stop_old"), Freeze("up", "many", "retire")]
+)
+
+
+class Background:
+    """What the tests of this file wait for, done side by side: a chain of kills for each app."""
+
+    def __init__(self, open_host: Callable[[], Host], items: list[Any]) -> None:
+        self._open = open_host
+        self._hosts: list[Host] = []
+        self._noting = threading.Lock()
+        self._ended: dict[Any, Future[None]] = {item: Future() for item in items}
+        self._workers = ThreadPoolExecutor(SIDE_BY_SIDE)
+        chains: dict[Any, list[Any]] = {}
+        for item in items:
+            chains.setdefault((item.command, item.writers) if isinstance(item, Kill) else item, []).append(
+                item
+            )
+        # The longest first: the end doesn't wait for one that began late.
+        for chain in sorted(chains.values(), key=len, reverse=True):
+            self._workers.submit(self._endure, chain)
+
+    def _endure(self, chain: list[Any]) -> None:
+        subject = None
+        for item in chain:
+            try:
+                if subject is None:
+                    with self._noting:
+                        host = self._open()
+                        self._hosts.append(host)
+                    subject = Subject(host, item.writers)
+                if isinstance(item, Kill):
+                    subject.endure(item)
+                else:
+                    freeze(subject, item)
+                self._ended[item].set_result(None)
+            except BaseException as failed:
+                # The next one begins with an app of its own: one defect is told once.
+                subject = None
+                self._ended[item].set_exception(failed)
+
+    def wait_for(self, item: Any) -> None:
+        self._ended[item].result()
+
+    def close(self) -> None:
+        self._workers.shutdown(cancel_futures=True)
+        for host in self._hosts:
+            host.close()
+
+
+@pytest.fixture(scope="module")
+def background(request: pytest.FixtureRequest, machine: Machine, tmp_path_factory) -> Iterator[Background]:
+    """Only what this run selected."""
+    asked = [
+        item.callspec.params["item"]
+        for item in request.session.items
+        if item.path == request.path and "item" in getattr(getattr(item, "callspec", None), "params", {})
+    ]
+    begun = Background(lambda: Host(tmp_path_factory.mktemp("killed"), machine.base, machine.proxy), asked)
+    yield begun
+    begun.close()
+
+
+# Others of this file look at their own apps meanwhile: these are begun first and waited for last.
+@pytest.fixture(autouse=True)
+def begun(background: Background) -> None:
+    return
+
+
+def freeze(subject: Subject, at: Freeze) -> None:
+    """Its lock is free within the heartbeat, and woken up it changes nothing."""
+    host, app = subject.host, subject.app
+    if subject.writers == "one":
+        app.service("web", command=SLOW_TO_STOP)
+    was = subject.next_version()
+    subject.deploy()
+    if at.command == "up":
+        subject.next_version()
+    with Clients(host, app) as clients, command(host, app, at.command) as running:
+        assert running.begun(at.step), running
+        running.send(Signals.SIGSTOP)
+        frozen = time.monotonic()
+        told_who_holds_it(host.up(app, expect=3).error["message"], at.command)
+        result = host.up(app, "--wait", f"{HEARTBEAT_SECONDS + 5:.0f}s").result
+        assert time.monotonic() - frozen < HEARTBEAT_SECONDS + 8
+        assert result["outcome"] in ("live", "unchanged")
+        version = (app.folder / "VERSION").read_text()
+        before = check(host, app, result["release"], version)
+        holdings = subject.holdings()
+        running.send(Signals.SIGCONT)
+        woken = running.ended()
+        if at.command == "up" and subject.writers == "many":
+            assert not clients.lost()
+    assert woken.code == 1, woken
+    assert woken.error["code"] in ("session_lost", "engine_refused"), woken.error
+    after = check(host, app, result["release"], version)
+    assert {**after, "waited": 0} == {**before, "waited": 0}
+    assert subject.holdings() == holdings
+    assert was
+
+
+def told_who_holds_it(message: str, what: str) -> None:
+    assert (
+        f"{what} by {getpass.getuser()}@{socket.gethostname()} from {socket.gethostname()} (process "
+        in message
+    )
+    assert re.search(r"since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", message)
+
+
+class TestTwoAtOnce:
+    """One wins; the others are told who holds the lock, from where, since when, or wait."""
+
+    def test_of_several_at_the_same_moment_those_that_dont_win_are_refused(self, host: Host):
+        subject = Subject(host, "many", environment={"BOOT": "2"})
+        subject.next_version()
+        with ThreadPoolExecutor(4) as beside:
+            codes = list(beside.map(lambda _: self.code_of(host, subject), range(4)))
+        assert codes.count(0) >= 1 and set(codes) <= {0, 3}, codes
+        assert 3 in codes
+        check(host, subject.app, 1, (subject.app.folder / "VERSION").read_text())
+
+    @staticmethod
+    def code_of(host: Host, subject: Subject) -> int:
+        with command(host, subject.app, "up") as running:
+            ended = running.ended()
+        if ended.code == 3:
+            assert ended.error["code"] == "locked"
+            told_who_holds_it(ended.error["message"], "up")
+        return ended.code
+
+    def test_those_that_wait_all_get_their_turn_with_what_each_of_them_asks(self, host: Host, tmp_path: Path):
+        """Never two releases mixed: the last one's version is live, whole."""
+        subject = Subject(host, "many")
+        subject.next_version()
+        subject.deploy()
+        folders = []
+        for number in range(3):
+            folder = tmp_path / f"client-{number}"
+            shutil.copytree(subject.app.folder, folder)
+            (folder / "VERSION").write_text(f"from client {number}")
+            folders.append(folder)
+        # From several folders of one project: each of them is named its origin when it comes.
+        with ThreadPoolExecutor(3) as beside:
+            results = list(
+                beside.map(
+                    lambda f: host.up(subject.app.at(f), "--take-over", "--wait", "60s").result, folders
+                )
+            )
+        assert sorted(each["release"] for each in results) == [2, 3, 4]
+        state = look(host, subject.app)
+        live = next(i for i, each in enumerate(results) if each["release"] == live_number(state))
+        check(host, subject.app, live_number(state), f"from client {live}")
+        flips = [each["release"] for each in state["records"] if each["event"] == "went_live"]
+        assert flips == [1, 2, 3, 4]
+
+
+class TestWhatKillsFound:
+    """Each defect that the kills found, by itself."""
+
+    def test_a_request_that_the_old_instance_is_at_survives_the_sweep(self, host: Host):
+        """Killed while it drained: the next command lets it end before it stops what it was begun on."""
+        subject = Subject(host, "many")
+        subject.next_version()
+        subject.deploy()
+        was = (subject.app.folder / "VERSION").read_text()
+        with ThreadPoolExecutor(1) as beside:
+            slow = beside.submit(host.ask, "/slow?4", subject.app)
+            time.sleep(0.3)
+            subject.next_version()
+            with command(host, subject.app, "up") as running:
+                assert running.begun("drain"), running
+                running.send(Signals.SIGKILL)
+                running.ended()
+            host.up(subject.app)
+            answer = slow.result()
+        assert (answer.status, answer.text) == (200, was)
+        check(host, subject.app, 2)
+
+    @pytest.mark.parametrize("which", [Signals.SIGINT, Signals.SIGKILL], ids=lambda which: which.name)
+    def test_an_instance_that_the_engine_is_stopping_runs_again(self, host: Host, which: Signals):
+        """The engine goes on stopping what it was asked to stop, also when nobody waits for it any more."""
+        subject = Subject(host, "one", command=SLOW_TO_STOP, stop_grace_period="5s")
+        subject.next_version()
+        subject.deploy()
+        version = (subject.app.folder / "VERSION").read_text()
+        subject.app.version("2")
+        with command(host, subject.app, "up") as running:
+            assert running.begun("stop_old"), running
+            time.sleep(0.2)
+            running.send(which)
+            running.ended()
+        subject.app.version(version)
+        result = host.up(subject.app).result
+        assert (result["outcome"], result["release"]) == ("unchanged", 1)
+        # Longer than it takes to stop: what was asked before must not stop it now.
+        time.sleep(1.5)
+        check(host, subject.app, 1, version)
+
+    def test_a_release_that_is_live_again_after_down_stands_in_the_history_again(self, host: Host):
+        """Killed between the flip and its record."""
+        subject = Subject(host, "many")
+        subject.next_version()
+        subject.deploy()
+        host.imm(subject.app, "down")
+        with command(host, subject.app, "up") as running:
+            assert running.begun("record"), running
+            running.send(Signals.SIGKILL)
+            running.ended()
+        host.imm(subject.app, "prune")
+        state = check(host, subject.app, 1)
+        told = [each["event"] for each in state["records"] if each["event"] in ("went_live", "down")]
+        assert told == ["went_live", "down", "went_live"]
+
+    def test_down_that_was_killed_after_the_flip_is_recorded_by_the_next_command(self, host: Host):
+        """And the network goes with it, whatever command comes next."""
+        subject = Subject(host, "many")
+        subject.next_version()
+        subject.deploy()
+        with command(host, subject.app, "down") as running:
+            assert running.begun("flip"), running
+            time.sleep(0.05)
+            running.send(Signals.SIGKILL)
+            running.ended()
+        survivor = live_number(look(host, subject.app))
+        host.imm(subject.app, "prune")
+        check(host, subject.app, survivor)
+
+    def test_killed_twice_history_tells_both(self, host: Host):
+        """The second one while it swept what the first one left."""
+        subject = Subject(host, "many")
+        subject.next_version()
+        subject.deploy()
+        version = (subject.app.folder / "VERSION").read_text()
+        subject.app.version("2")
+        for step, delay in (("check_health", 0.0), ("sweep", 0.05)):
+            with command(host, subject.app, "up") as running:
+                assert running.begun(step), running
+                time.sleep(delay)
+                running.send(Signals.SIGKILL)
+                running.ended()
+        subject.app.version(version)
+        assert host.up(subject.app).result["outcome"] == "unchanged"
+        state = check(host, subject.app, 1, version)
+        told = [each["error"] for each in state["records"] if each["event"] == "interrupted"]
+        assert len([each for each in told if "interrupted at check_health" in each]) == 1, told
+        assert len([each for each in told if "interrupted at check_health" not in each]) <= 1, told
+
+    def test_a_first_release_killed_while_it_starts_goes_live_at_the_next_command(self, host: Host):
+        """Network, routes and a container of a moment may be there or not."""
+        choice = random.Random(SEED)
+        for _ in range(3):
+            subject = Subject(host, "many")
+            subject.next_version()
+            with command(host, subject.app, "up") as running:
+                assert running.begun("start"), running
+                time.sleep(choice.uniform(0.0, 0.6))
+                running.send(Signals.SIGKILL)
+                running.ended()
+            release = host.up(subject.app).result["release"]
+            check(host, subject.app, release, (subject.app.folder / "VERSION").read_text())
+
+    def test_a_first_release_interrupted_while_it_starts_leaves_nothing(self, host: Host):
+        choice = random.Random(SEED)
+        for which in (Signals.SIGINT, Signals.SIGTERM):
+            subject = Subject(host, "many")
+            subject.next_version()
+            nothing = subject.holdings()
+            with command(host, subject.app, "up") as running:
+                assert running.begun("start"), running
+                time.sleep(choice.uniform(0.0, 0.3))
+                running.send(which)
+                ended = running.ended()
+            if ended.code == 0:
+                continue
+            assert (ended.code, ended.error["code"]) == (1, "interrupted")
+            assert subject.holdings() == nothing
+            check(host, subject.app, None)
+
+
+@pytest.mark.parametrize("item", FREEZES, ids=str)
+def test_a_frozen_client_loses_its_lock_and_changes_nothing_when_it_wakes_up(
+    background: Background, item: Freeze
+):
+    background.wait_for(item)
+
+
+@pytest.mark.parametrize("item", chosen(), ids=str)
+def test_killed_and_right_again_at_the_next_command(background: Background, item: Kill):
+    background.wait_for(item)
