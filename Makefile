@@ -1,6 +1,6 @@
 # `make` says what there is. Everything that is missing on this machine is installed by `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak clean
+.PHONY: help setup demo test check soak clean
 
 PYTHON ?= python3
 VENV := .venv/bin
@@ -26,11 +26,8 @@ check: ## the same without looking whether the machine is ready
 	$(VENV)/mypy
 	$(VENV)/python -m pytest -v --durations=15 $(ARGS)
 
-bench: setup ## how long deployments take, and what the proxy costs
-	@$(VENV)/python -m bench
-
-soak: setup ## deployments under load, one after another
-	@$(VENV)/python -m bench.soak
+soak: setup ## commands killed at every step, in every way: half an hour and more
+	IMM_SOAK=1 $(VENV)/python -m pytest -v tests/test_killed.py $(ARGS)
 
 clean: ## away with what setup made in this folder; its cache and the engine's images stay
 	rm -rf .venv sample_app/wheels build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
