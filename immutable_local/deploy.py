@@ -177,11 +177,12 @@ def roll_out(
         undo.by(flip.point_back, at, release, plan, held)
         at.host.proxy.point(session, at.app, live.slots, (), live.to_json())
         at.host.proxy.confirm(session, flip.proofs(release, plan, routes))
+        # Not before the proof: should it fail, what waits goes on to the old instance.
+        parking.release(at.host, routes, live.slots, held)
 
         def no_return() -> None:
             undo.keep()  # the release is live
             tell.reached = f"release {release.number} is live"
-            parking.release(at.host, routes, live.slots, held)
 
         unbroken(no_return)
     # From here on a failure leaves the release live, and the next command finishes what is left.

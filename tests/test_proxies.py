@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -25,7 +26,11 @@ from tests.host import HEALTHCHECK, ROOT, Answer, Project
 from tests.proxies.place import Place, engine_apart, lost, moment, seconds
 from tests.remote.second_engine import why_not
 
-pytestmark = pytest.mark.engine
+# Two kinds of proxy, one after the other, take longer than `make test` may: `make soak` runs them.
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(os.environ.get("IMM_SOAK") != "1", reason="runs with IMM_SOAK=1: make soak"),
+]
 
 KINDS = ("nginx", "traefik")
 # Every shape that a client may have; each of them has begun before anything else does.

@@ -94,7 +94,7 @@ class Place(Host):
     def socket(self) -> socket.socket:
         return self.apart.enter(lambda: socket.create_connection(("127.0.0.1", PORT), timeout=20))
 
-    def told(self, target: str, project: Project, **more: Any) -> dict[str, Any]:
+    def told(self, target: str, project: Project | None = None, **more: Any) -> dict[str, Any]:
         """What the app says, which must be 200."""
         return dict(json.loads(self.get(target, project, **more)))
 
