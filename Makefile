@@ -27,7 +27,7 @@ check: ## the same without looking whether the machine is ready
 	$(VENV)/python -m pytest -v --durations=15 $(ARGS)
 
 soak: setup ## commands killed at every step in every way, and both kinds of proxy: an hour or so
-	IMM_SOAK=1 $(VENV)/python -m pytest -v tests/test_killed.py tests/test_proxies.py $(ARGS)
+	IMM_SOAK=1 $(VENV)/python -m pytest -v tests/test_killed.py tests/test_proxies.py tests/test_unbroken.py $(ARGS)
 
 clean: ## away with what setup made in this folder; its cache and the engine's images stay
 	rm -rf .venv sample_app/wheels build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
