@@ -73,6 +73,8 @@ class Service:
     drain: float = 30.0
     hold: float = 30.0
     hold_requests: int = 1000
+    max_body: int = 1 << 30
+    response_timeout: float = 300.0
     stop_grace_period: float = 10.0
     user: str | None = None
     read_only: bool = True
@@ -112,6 +114,7 @@ class App:
     build: Build = field(default_factory=Build)
     volumes: tuple[Volume, ...] = ()
     keep: int = 5
+    watch: float = 0.0
 
     def service(self, name: str) -> Service:
         return next(service for service in self.services if service.name == name)
@@ -137,6 +140,7 @@ def to_json(app: App) -> dict[str, Any]:
         "services": [_plain(service) for service in app.services],
         "volumes": [_plain(volume) for volume in app.volumes],
         "keep": app.keep,
+        "watch": app.watch,
     }
     return told
 
@@ -149,6 +153,7 @@ def from_json(told: Mapping[str, Any]) -> App:
         services=tuple(_service(each) for each in told["services"]),
         volumes=tuple(Volume(**_known(Volume, each)) for each in told["volumes"]),
         keep=told["keep"],
+        watch=told.get("watch", 0.0),
     )
 
 

@@ -209,6 +209,9 @@ def status() -> None:
             for each in instances
         ]
         print(render.table(rows, ["SERVICE", "INSTANCE", "STATE", "HEALTH", "AGE"]))
+        for each in told["traffic"]:
+            rate, errors = each["requests_per_second"], each["errors_per_second"]
+            print(f"release {each['release']} now: {rate:g} requests/s, {errors:g} of them 5xx")
         for url in told["urls"]:
             print(f"address: {url}")
     if told["revertable"]:

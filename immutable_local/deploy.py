@@ -24,6 +24,7 @@ from immutable_local import (
     secret,
     start,
     structure,
+    watch,
 )
 from immutable_local import labels as label
 from immutable_local.app import App, Service
@@ -33,12 +34,15 @@ from immutable_local.errors import NotFound, UsageError
 from immutable_local.events import Result, Teller
 from immutable_local.host import Host, attach
 from immutable_local.network import app_network
-from immutable_local.observed import Observed, observe
+from immutable_local.observed import Live, Observed, observe
 from immutable_local.plan import Plan, decide
 from immutable_local.release import Pin, Release
+from immutable_local.routes import Slot
 from immutable_local.unbroken import side_by_side, unbroken
 from immutable_local.undo import Undo
 from immutable_local.who import Origin, commit, origin
+
+ENDED_BY_ANOTHER = "another command ended the watch, and what it found is its own to tell: see imm history"
 
 
 def up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -> Result:
@@ -58,7 +62,15 @@ def up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -
                 undo.by(_discard, at, built)
                 release = unbroken(seal.sealed, at, asked, source, undo)
             return roll_out(
-                at, release, plan, undo, app.keep, event="went_live", commit=commit(folder), folder=folder
+                at,
+                release,
+                plan,
+                undo,
+                app.keep,
+                event="went_live",
+                commit=commit(folder),
+                folder=folder,
+                watched=app.watch,
             )
 
 
@@ -128,7 +140,7 @@ def down(engine: Engine, app: str, options: Options, tell: Teller) -> Result:
 
                 unbroken(no_return)
         with tell.step("drain"):
-            drain.wait_until_idle(at.host, app, found.live.slots if found.live else {}, services, tell)
+            drain.wait_until_idle(at.host, app, _slots(found.live), services, tell)
         with tell.step("retire"):
             _retire(at, found.containers, {each.name: each for each in services})
             structure.forget(at)
@@ -158,11 +170,18 @@ def roll_out(
     event: str,
     commit: tuple[str, bool] | None,
     folder: Path | None,
+    watched: float = 0.0,
 ) -> Result:
-    """Make a sealed release live as the plan says; what fails before it is live is left to `undo`."""
+    """Make a sealed release live as the plan says; what fails before it is live is left to `undo`.
+
+    `watched`: how long the old release stays up after the flip, in seconds.
+    """
     before, tell, session = at.found.live, at.tell, at.host.session
     tell.release = release.number
     tell.skip("test")
+    at.host.proxy.count(session, at.app, True)
+    undo.by(at.host.proxy.count, session, at.app, False)
+    counted = watch.begin(at, plan, watched)
     held = hold.make_room(at, plan, undo)
     tell.skip("snapshot", "release_command")
     with tell.step("start"):
@@ -175,6 +194,7 @@ def roll_out(
         for each in started:
             at.engine.keep_running(each.container)
         undo.by(flip.point_back, at, release, plan, held)
+        flipped = watch.counts(at, live.slots) if counted else {}
         at.host.proxy.point(session, at.app, live.slots, (), live.to_json())
         at.host.proxy.confirm(session, flip.proofs(release, plan, routes))
         # Not before the proof: should it fail, what waits goes on to the old instance.
@@ -187,48 +207,27 @@ def roll_out(
         unbroken(no_return)
     # From here on a failure leaves the release live, and the next command finishes what is left.
     with tell.step("record"):
-        previous = before.release if before else None
-        git, dirty = commit or (None, None)
-        ledger.append(
-            session,
-            at.app,
-            event,
-            release=release.number,
-            seconds=tell.seconds,
-            previous=previous,
-            git=git,
-            dirty=dirty,
-        )
-        if folder is not None:
-            mark = origin(folder)
-            session.ask("origin_write", app=at.app, told={"marks": sorted(mark.marks), "where": mark.where})
-    tell.skip("watch")
+        _record(at, event, commit, folder)
+    if counted is None:
+        tell.skip("watch")
+    else:
+        with tell.step("watch"):
+            mine = watch.until_over(at, counted, flipped, release, routes, started, live, watched)
+        if not mine:
+            return _live(at, release, (ENDED_BY_ANOTHER,))
     with tell.step("drain"):
         structure.mirror(at, release, plan, routes)
-        leaving = {
-            name: slot
-            for name, slot in (before.slots if before else {}).items()
-            if name in plan.leaving and name not in plan.stop_first
-        }
-        was = at.found.live_release
-        drain.wait_until_idle(
-            at.host, at.app, leaving, was.app.services if was else release.app.services, tell
-        )
+        was = at.found.live_release or release
+        leaving = {name: slot for name, slot in _slots(before).items() if name in plan.leaving_late}
+        drain.wait_until_idle(at.host, at.app, leaving, was.app.services, tell)
     with tell.step("retire"):
-        names = live.instances
-        old = [each for each in at.found.containers if each.name not in names]
-        _retire(at, old, {each.name: each for each in (was or release).app.services})
+        old = [each for each in at.found.containers if each.name not in live.instances]
+        _retire(at, old, {each.name: each for each in was.app.services})
     with tell.step("prune"):
         prune.prune(at.engine, observe(at.engine, session, at.app), release.number, keep)
+    at.host.proxy.count(session, at.app, False)
     session.ask("doing_clear", app=at.app)
-    return Result(
-        "live",
-        release.number,
-        previous,
-        tell.seconds,
-        url_of(at.host, release.app),
-        remarks=tuple(_remarks(at, plan)),
-    )
+    return _live(at, release, _remarks(at, plan))
 
 
 def url_of(host: Host, app: App) -> str | None:
@@ -285,6 +284,27 @@ def _earlier(found: Observed, number: int | None) -> Release:
 # After the flip
 
 
+def _record(at: Deployment, event: str, commit: tuple[str, bool] | None, folder: Path | None) -> None:
+    session, (git, dirty) = at.host.session, commit or (None, None)
+    ledger.append(
+        session,
+        at.app,
+        event,
+        release=at.tell.release,
+        seconds=at.tell.seconds,
+        previous=_live_number(at.found),
+        git=git,
+        dirty=dirty,
+    )
+    if folder is not None:
+        mark = origin(folder)
+        session.ask("origin_write", app=at.app, told={"marks": sorted(mark.marks), "where": mark.where})
+
+
+def _slots(live: Live | None) -> dict[str, Slot]:
+    return live.slots if live else {}
+
+
 def _retire(at: Deployment, containers: Sequence[Container], services: dict[str, Service]) -> None:
     def retire(container: Container) -> None:
         service = services.get(container.labels.get(label.SERVICE, ""))
@@ -314,6 +334,12 @@ def _remarks(at: Deployment, plan: Plan) -> list[str]:
 
 
 # Around it
+
+
+def _live(at: Deployment, release: Release, remarks: Sequence[str]) -> Result:
+    url = url_of(at.host, release.app)
+    previous = _live_number(at.found)
+    return Result("live", release.number, previous, at.tell.seconds, url, remarks=tuple(remarks))
 
 
 def _unchanged(at: Deployment, app: App) -> Result:

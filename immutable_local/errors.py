@@ -8,6 +8,7 @@
     ├── EngineRefused            1  the engine answers, and said no to one request
     ├── BuildFailed              1  the image could not be built
     ├── Unhealthy                1  the new release did not become healthy
+    ├── FlippedBack              1  the new release went wrong while it was watched; the old one is live again
     ├── ProxyError               1  the proxy could not be started, changed or confirmed
     ├── SessionLost              1  the sidecar's session ended in the middle
     └── NotFound                 1  the app, release or log asked for isn't there
@@ -104,6 +105,12 @@ class Unhealthy(ImmError):
     """The new release did not become healthy in time, or its container ended."""
 
     code = "unhealthy"
+
+
+class FlippedBack(ImmError):
+    """The new release went wrong after the flip, while it was watched; `still` says what is live."""
+
+    code = "flipped_back"
 
 
 class ProxyError(ImmError):

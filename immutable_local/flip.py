@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from immutable_local import drain
@@ -13,7 +13,7 @@ from immutable_local.observed import Live, LiveService
 from immutable_local.plan import Plan
 from immutable_local.proxy import Flip
 from immutable_local.release import Release
-from immutable_local.routes import Structure
+from immutable_local.routes import Slot, Structure
 
 CONFIRM_TIMEOUT_SECONDS = 10.0
 
@@ -37,11 +37,16 @@ def next_live(
 
 def proofs(release: Release, plan: Plan, structure: Structure) -> list[Flip]:
     """A request for each service that moves, which one of its new instances must answer."""
+    return proofs_of(release, {each.service: each.slot for each in plan.moving}, structure)
+
+
+def proofs_of(release: Release, slots: Mapping[str, Slot], structure: Structure) -> list[Flip]:
+    """A request for each of these services, which an instance at its slot must answer."""
     flips = []
-    for change in plan.moving:
-        service = release.app.service(change.service)
+    for name, slot in slots.items():
+        service = release.app.service(name)
         if service.takes_traffic:
-            side = structure.sides[service.name][change.slot]
+            side = structure.sides[name][slot]
             timeout = min(service.healthcheck.timeout, CONFIRM_TIMEOUT_SECONDS)
             answering = tuple(f"{address}:{side.port}" for address in side.addresses)
             flips.append(Flip(service.name, answering, side.domains[0], _public_path(service), timeout))

@@ -15,7 +15,7 @@ from immutable_local.release import Release, spec_of
 from immutable_local.routes import Slot, other
 
 Verb = Literal["create", "replace", "keep", "remove"]
-SECONDS = ("drain", "stop_grace_period")
+SECONDS = ("drain", "hold", "response_timeout", "stop_grace_period")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Plan:
     def leaving(self) -> tuple[str, ...]:
         """The live services whose instances go."""
         return tuple(each.service for each in self.changes if each.verb in ("replace", "remove"))
+
+    @property
+    def leaving_late(self) -> tuple[str, ...]:
+        """Those of them whose old instances are still up when the new ones are live."""
+        return tuple(name for name in self.leaving if name not in self.stop_first)
 
     @property
     def nothing_to_do(self) -> bool:

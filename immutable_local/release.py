@@ -101,8 +101,8 @@ def content_of(layers: Sequence[str], config: Mapping[str, Any]) -> str:
 
 
 def settings(app: App) -> dict[str, Any]:
-    """What decides how the app runs: not how its image was built, nor how many releases are kept."""
-    return {key: value for key, value in to_json(app).items() if key not in ("build", "keep")}
+    """What decides how the app runs: not how it is built or watched, nor how many are kept."""
+    return {key: value for key, value in to_json(app).items() if key not in ("build", "keep", "watch")}
 
 
 def spec_of(release: Release, service: Service, secrets: Mapping[str, str]) -> str:

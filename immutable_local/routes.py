@@ -30,6 +30,8 @@ class Side:
     domains: tuple[str, ...]
     path: str
     strip_path: bool
+    max_body: int = Service.max_body
+    response_timeout: float = Service.response_timeout
 
     @classmethod
     def of(cls, service: Service, addresses: Iterable[str]) -> Side:
@@ -40,6 +42,8 @@ class Side:
             domains=service.domains,
             path=service.path,
             strip_path=service.strip_path,
+            max_body=service.max_body,
+            response_timeout=service.response_timeout,
         )
 
 
@@ -122,4 +126,6 @@ def _side(told: Mapping[str, Any]) -> Side:
         domains=tuple(told["domains"]),
         path=told["path"],
         strip_path=told["strip_path"],
+        max_body=told["max_body"],
+        response_timeout=told["response_timeout"],
     )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
 from immutable_local import health, ledger, secret
+from immutable_local import labels as label
 from immutable_local.app import App
 from immutable_local.engine import Container, Engine
 from immutable_local.host import Asked, Host, attach, find, look
 from immutable_local.instance import Instance
 from immutable_local.observed import Observed, observe
+from immutable_local.proxy import Counts
+from immutable_local.routes import Slot
 
 HEALTH_SECONDS = 2.0
+TRAFFIC_SECONDS = 1.0
 
 
 def of_app(engine: Engine, app: App) -> dict[str, Any]:
@@ -25,7 +30,7 @@ def of_app(engine: Engine, app: App) -> dict[str, Any]:
         found = observe(engine, host.session if host else None, app.name)
         live = found.live
         release = found.live_release
-        told: dict[str, Any] = {"app": app.name, "live": None, "services": {}, "urls": []}
+        told: dict[str, Any] = {"app": app.name, "live": None, "services": {}, "urls": [], "traffic": []}
         if live is not None:
             told["live"] = {
                 "release": live.release,
@@ -43,6 +48,7 @@ def of_app(engine: Engine, app: App) -> dict[str, Any]:
                 if each.takes_traffic
                 for domain in each.domains
             ]
+            told["traffic"] = _traffic(host, found) if host else []
         told["revertable"] = found.revertable
         proxy = of_proxy(engine, host)
         told["proxy"] = None if proxy["state"] == "absent" else {key: proxy[key] for key in ("kind", "state")}
@@ -87,8 +93,6 @@ def secrets_of(engine: Engine, app: str) -> dict[str, Any]:
 def _proxy(proxy: Container, host: Host | None) -> dict[str, Any]:
     import json
 
-    from immutable_local import labels as label
-
     asked = Asked(**json.loads(proxy.labels[label.CONFIGURATION]))
     apps = [name for name, live in host.session.ask("live_releases").items() if live] if host else []
     return {
@@ -98,6 +102,40 @@ def _proxy(proxy: Container, host: Host | None) -> dict[str, Any]:
         "port": asked.http_port,
         "apps": apps,
     }
+
+
+def _traffic(host: Host, found: Observed) -> list[dict[str, Any]]:
+    """Requests and 5xx a second by release, the live one first; empty unless two of them are up.
+
+    Measured here and now, for TRAFFIC_SECONDS: the proxy keeps counts, not rates.
+    """
+    assert found.live is not None
+    release_of = dict.fromkeys(found.live.slots.items(), found.live.release)
+    for each in found.containers:
+        slot: Slot = "green" if each.labels[label.SLOT] == "green" else "blue"
+        if each.running:
+            release_of.setdefault((each.labels[label.SERVICE], slot), int(each.labels[label.RELEASE]))
+    releases = list(dict.fromkeys(release_of.values()))
+    if len(releases) < 2:
+        return []
+    services = sorted({service for service, _ in release_of})
+    began = time.monotonic()
+    before = host.proxy.counts(host.session, found.app, services)
+    time.sleep(TRAFFIC_SECONDS)
+    after = host.proxy.counts(host.session, found.app, services)
+    seconds = time.monotonic() - began
+    told = []
+    for number in releases:
+        slots = [where for where, release in release_of.items() if release == number]
+        came = [after.get(where, Counts()).since(before.get(where, Counts())) for where in slots]
+        told.append(
+            {
+                "release": number,
+                "requests_per_second": round(sum(each.requests for each in came) / seconds, 1),
+                "errors_per_second": round(sum(each.errors for each in came) / seconds, 1),
+            }
+        )
+    return told
 
 
 def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, list[dict[str, Any]]]:

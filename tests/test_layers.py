@@ -63,6 +63,7 @@ LAYERS = {
         "structure",
         "sweep",
         "volume",
+        "watch",
     },
     "deploy": {"deploy"},
     "cli": {"__main__", "cli", "render"},

@@ -132,7 +132,7 @@ def test_values_that_imm_toml_may_hold_add_no_directive(routes: list[tuple[str, 
     assert [words for words, _ in for_domains] == [[each] for each in sorted({route[2] for route in routes})]
     prefixes = {word for each in every(read, "location") for word in each[:-1] if word.startswith("/")}
     paths = {route[3] for route in routes}
-    assert prefixes == {"/", "/generation", *paths, *(f"{path}/" for path in paths - {"/"})}
+    assert prefixes == {"/", "/generation", "/passed", *paths, *(f"{path}/" for path in paths - {"/"})}
 
 
 @given(st.sampled_from([values.DOMAIN, values.PREFIX, values.name(40)]), st.data(), st.sampled_from(HOSTILE))

@@ -16,7 +16,7 @@ MOST_INSTANCES = 60
 def between_keys(given: Mapping[str, Any]) -> None:
     """Within one service, as the file gives it."""
     findings = Findings()
-    for key in ("domains", "path", "strip_path"):
+    for key in ("domains", "path", "strip_path", "max_body", "response_timeout"):
         with findings.at(key):
             if key in given and "port" not in given:
                 raise Wrong(Finding("a service without a port takes no traffic", "add its port"))
@@ -39,6 +39,7 @@ def between_services(app: App) -> None:
     findings = Findings()
     _routes(app, findings)
     _writers(app, findings)
+    _watched(app, findings)
     with findings.at("services"):
         instances = sum(service.replicas for service in app.services)
         if instances > MOST_INSTANCES:
@@ -73,3 +74,13 @@ def _writers(app: App, findings: Findings) -> None:
             with findings.at("services", service.name, "replicas"):
                 if service.replicas > 1:
                     raise Wrong(Finding(f"{volume} allows one writer, not {service.replicas}", hint))
+
+
+def _watched(app: App, findings: Findings) -> None:
+    """What is watched stays up beside its successor, and that is what one writer may not."""
+    alone = [each.name for each in app.services if app.one_writer(each)]
+    with findings.at("release", "watch"):
+        if app.watch and alone:
+            hint = 'remove watch, or write writers = "many" if old and new may run at the same time'
+            what = f"the service {alone[0]} has a volume for one writer, and can't stay up beside a new one"
+            raise Wrong(Finding(what, hint))

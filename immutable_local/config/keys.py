@@ -88,6 +88,11 @@ SERVICE = table(
         "hold_requests": Key(
             whole(0, 100_000), "how many requests may wait then, others get 503; default 1000"
         ),
+        "max_body": Key(size(1, 16 << 40), 'the largest body of a request, others get 413; default "1g"'),
+        "response_timeout": Key(
+            duration(0.1, DAY),
+            'how long a service may take to begin its answer, then 504; default "5m"',
+        ),
         "stop_grace_period": Key(duration(0, DAY), 'the time from SIGTERM to SIGKILL; default "10s"'),
         "user": Key(values.USER, "the user, and group, to run as; default: the image's user"),
         "read_only": Key(
@@ -106,8 +111,10 @@ SERVICE = table(
     },
     {
         "args": "command",
+        "body_limit": "max_body",
         "build": "build at the top of the file",
         "cap_drop": "cap_add",
+        "client_max_body_size": "max_body",
         "cmd": "command",
         "cpu": "cpus",
         "entrypoint": "command",
@@ -120,6 +127,7 @@ SERVICE = table(
         "ports": "port",
         "scale": "replicas",
         "test": "test at the top of the file",
+        "timeout": "response_timeout",
     },
 )
 
@@ -138,7 +146,11 @@ RELEASE = table(
     {
         "keep": Key(whole(1, 100), "how many releases can be reverted to; default 5"),
         "command": Key(ANYTHING, "run once per release, before anything starts", later=True),
-        "watch": Key(ANYTHING, "revert by itself if it turns unhealthy within this time", later=True),
+        "watch": Key(
+            duration(0, DAY),
+            "how long the old release stays up after the flip, to go back to it by itself if the new one"
+            ' turns unhealthy or errors rise; default "0s"',
+        ),
     },
     {"retain": "keep"},
 )

@@ -26,6 +26,20 @@ class Flip:
     timeout: float
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What a slot answered: requests in all, and those of them that ended with a status of 500 or more."""
+
+    requests: int = 0
+    errors: int = 0
+
+    def since(self, earlier: Counts) -> Counts:
+        """What came after `earlier`; a counter that begins anew has forgotten it."""
+        if self.requests < earlier.requests:
+            return self
+        return Counts(self.requests - earlier.requests, self.errors - earlier.errors)
+
+
 class Proxy(Protocol):
     """One kind of proxy. The live link is the truth about what is live; a proxy makes traffic follow it."""
 
@@ -79,6 +93,14 @@ class Proxy(Protocol):
         """Wait until nothing is in flight to these slots, `seconds` at most; returns services still busy."""
         ...
 
+    def count(self, session: Session, app: str, on: bool) -> None:
+        """Count what the app's slots answer from now on, or no longer."""
+        ...
+
+    def counts(self, session: Session, app: str, services: Collection[str]) -> dict[tuple[str, Slot], Counts]:
+        """What was counted so far, by service and slot; what isn't there counted nothing."""
+        ...
+
 
 def choose(kind: str) -> Proxy:
     """The proxy of that kind. Raises UsageError for one that imm doesn't know."""
@@ -93,10 +115,11 @@ def choose(kind: str) -> Proxy:
     raise UsageError(f"--kind {kind}: imm knows {', '.join(KINDS)}", hint=f"choose one of {', '.join(KINDS)}")
 
 
-def prove(session: Session, sock: str, flips: Sequence[Flip]) -> None:
+def prove(session: Session, sock: str, flips: Sequence[Flip], unanswered: Sequence[int] = ()) -> None:
     """Return when one of each flip's addresses has answered, asked where the proxy says who answered.
 
-    Raises ProxyError with what answered instead.
+    `unanswered`: statuses that the proxy gives in an instance's name when that one gave no answer. Raises
+    ProxyError with what answered instead.
     """
     if not flips:
         return
@@ -105,7 +128,14 @@ def prove(session: Session, sock: str, flips: Sequence[Flip]) -> None:
         for each in flips
     ]
     seconds = CONFIRM_SECONDS + max(each.timeout for each in flips)
-    told = session.ask("confirm", sock=sock, requests=requests, seconds=CONFIRM_SECONDS, within=seconds * 2)
+    told = session.ask(
+        "confirm",
+        sock=sock,
+        requests=requests,
+        seconds=CONFIRM_SECONDS,
+        unanswered=list(unanswered),
+        within=seconds * 2,
+    )
     if told["missing"]:
         missing = told["missing"][0]
         raise ProxyError(
@@ -115,7 +145,8 @@ def prove(session: Session, sock: str, flips: Sequence[Flip]) -> None:
                 f" {', '.join(missing['addresses'])}",
                 f"it was answered so: {_told(told['last'])}",
             ],
-            hint="see docker logs imm-proxy, then run the command again",
+            hint="see imm logs: an instance that was healthy and then refuses has often just ended;"
+            " else docker logs imm-proxy, then run the command again",
         )
 
 

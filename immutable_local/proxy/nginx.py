@@ -14,20 +14,24 @@ from typing import Any
 
 from immutable_local.engine import Engine
 from immutable_local.errors import ProxyError
-from immutable_local.proxy import Flip, prove
-from immutable_local.routes import SLOTS, Slot, Structure, other
+from immutable_local.proxy import Counts, Flip, prove
+from immutable_local.routes import SLOTS, Side, Slot, Structure, other
 from immutable_local.sidecar.session import Session
 
 PROXY = "/imm/proxy/data"
 CONTAINER = "imm-proxy"
 PORT = 8080
 LOAD_SECONDS = 10.0
+# A worker that doesn't come by for so long hangs, and what it is at is not waited for.
+PASS_SECONDS = 10.0
 # How long a worker that is leaving still waits for the next request on an idle kept-alive connection.
 KEEPALIVE_MIN_SECONDS = 2.0
 # The application servers that close idle connections soonest do so after 2 s (gunicorn): nginx must be first,
 # else a POST now and then meets a connection that is just being closed.
 UPSTREAM_IDLE_SECONDS = 1
-BODY_LIMIT = "1g"
+# Where the sidecar counts; nothing listens there when it is gone, and then nothing is counted.
+COUNTER = "127.0.0.1:8096"
+PASSAGE = "127.0.0.1:8098"
 # Statuses that no server sends, for the way inside the proxy to where requests wait.
 HELD_STATUS = 470
 
@@ -54,7 +58,6 @@ http {{
   fastcgi_temp_path /tmp/fastcgi;
   uwsgi_temp_path /tmp/uwsgi;
   scgi_temp_path /tmp/scgi;
-  client_max_body_size {body_limit};
   large_client_header_buffers 8 32k;
 
   # An answer goes on as it arrives: a buffered event stream hangs.
@@ -87,7 +90,14 @@ http {{
   # The port that the client named: this one is the container's, and published as another.
   map $http_host $imm_port {{ "~:(?<imm_named>[0-9]+)$" $imm_named; default 80; }}
   # Only on the private socket does the proxy say who answered.
-  map $remote_addr $imm_answered_by {{ "unix:" $upstream_addr; default ''; }}
+  map "$remote_addr $upstream_bytes_received" $imm_answered_by {{
+    # Of several instances tried, the last one; a refused connection brought no byte, and is nobody's answer.
+    "~^unix: (.*[ ,])?[1-9][0-9]*$" $upstream_addr;
+    default '';
+  }}
+  # Counted while two releases serve: by slot, so that they can be compared.
+  map "$imm_counted $remote_addr" $imm_counts {{ default ''; "1 unix:" ''; ~^1 1; }}
+  log_format imm_counts '$imm_key $status';
   # What is in flight, by slot: from a request's headers to its end, bodies still on their way included.
   limit_conn_zone $imm_key zone=in_flight:1m;
   limit_conn_status 503;
@@ -97,7 +107,10 @@ http {{
 CONTROL = """\
   server {{
     listen unix:{proxy}/run/control.sock;
+    # Each worker has a queue of its own here: who connects often enough meets them all.
+    listen {passage} reuseport;
     set $imm_key '';
+    location = /passed {{ return 204; }}
     location = /generation {{ default_type text/plain; return 200 "{generation}"; }}
     location ~ "^/idle/(?<imm_probed>[a-z0-9_]+)$" {{
       set $imm_key $imm_probed;
@@ -120,6 +133,7 @@ HOLD = """\
     location @{hold} {{
       set $imm_key {upstream}__{slot};
       limit_conn in_flight 65535;
+      client_max_body_size {max_body};
       {rewrite}error_page 502 503 504 =503 @imm_gap;
       proxy_pass http://{upstream};
     }}
@@ -130,7 +144,8 @@ SERVER = """\
     listen {port}{default};
     listen unix:{proxy}/run/front.sock{default};
     server_name {names};
-    set $imm_key ''; set $imm_prefix '';
+    set $imm_key ''; set $imm_prefix ''; set $imm_counted '';
+    access_log syslog:server={counter},nohostname,tag=imm imm_counts if=$imm_counts;
     add_header X-Imm-Upstream $imm_answered_by always;
 {errors}    location @imm_nobody {{
       default_type text/plain;
@@ -138,7 +153,7 @@ SERVER = """\
     }}
     location @imm_large {{
       default_type text/plain;
-      return 413 "413: this is imm's proxy: a body may have {body_limit} at most\\n";
+      return 413 "413: this is imm's proxy: the body is larger than max_body of the app behind $host\\n";
     }}
     location @imm_silent {{
       default_type text/plain;
@@ -179,8 +194,8 @@ class Nginx:
         """The whole of nginx.conf for these apps."""
         body = "".join(_http(structures))
         generation = hashlib.sha256(body.encode()).hexdigest()[:16]
-        head = HEAD.format(proxy=PROXY, keepalive_min=KEEPALIVE_MIN_SECONDS, body_limit=BODY_LIMIT)
-        return head + CONTROL.format(proxy=PROXY, generation=generation) + body + "}\n"
+        head = HEAD.format(proxy=PROXY, keepalive_min=KEEPALIVE_MIN_SECONDS)
+        return head + CONTROL.format(proxy=PROXY, generation=generation, passage=PASSAGE) + body + "}\n"
 
     def seeds(self) -> Mapping[str, str]:
         return {"nginx.conf": self.configuration([])}
@@ -237,6 +252,7 @@ class Nginx:
 
     def confirm(self, session: Session, flips: Sequence[Flip]) -> None:
         prove(session, "front.sock", flips)
+        self._passed(session)
 
     def busy(self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float) -> list[str]:
         keys = {_upstream(app, service, slot): service for service, slot in slots.items()}
@@ -244,10 +260,27 @@ class Nginx:
         keys |= {f"{_hold(app, service)}__{other(slot)}": service for service, slot in slots.items()}
         if not keys:
             return []
+        self._passed(session)
         still = session.ask(
             "idle", sock="control.sock", keys=list(keys), seconds=seconds, within=seconds + 30
         )
         return sorted({keys[key] for key in still})
+
+    def count(self, session: Session, app: str, on: bool) -> None:
+        session.ask("count", app=app, on=on)
+
+    def counts(self, session: Session, app: str, services: Collection[str]) -> dict[tuple[str, Slot], Counts]:
+        keys = {_upstream(app, service, slot): (service, slot) for service in services for slot in SLOTS}
+        told = session.ask("counted", keys=list(keys))
+        return {keys[key]: Counts(*each) for key, each in told.items()}
+
+    def _passed(self, session: Session) -> None:
+        """Return when every worker has ended what it was doing.
+
+        A worker may lose its processor between its look at a flag and the count of what is in flight, and
+        would then send a request to where nobody expects one any more.
+        """
+        session.ask("passed", address=PASSAGE, path="/passed", seconds=PASS_SECONDS, within=PASS_SECONDS * 2)
 
     def _settled(self, engine: Engine) -> None:
         """Wait for the workers that still follow the old configuration.
@@ -298,12 +331,14 @@ def _server(
     slots = "".join(_slot_variables(structure) for structure in serving)
     # path -> the services that may serve it, with what each slot of theirs does there
     paths: dict[str, dict[tuple[str, str], dict[Slot, bool]]] = {}
+    bounds: dict[str, list[Side]] = {}
     for structure in serving:
         for service, of_service in sorted(structure.sides.items()):
             for slot, side in of_service.items():
                 if domain is None or domain in side.domains:
                     candidates = paths.setdefault(side.path, {})
                     candidates.setdefault((structure.app, service), {})[slot] = side.strip_path
+                    bounds.setdefault(side.path, []).append(side)
     locations: list[str] = []
     maps: list[str] = []
     holds: list[str] = []
@@ -318,6 +353,9 @@ def _server(
             # Only one of two releases cuts the path off: it depends on which one is live.
             maps.append(_map(f"$imm_path_{count}", candidates, _path_of, "$imm_whole"))
             rewrite = f"rewrite ^(?<imm_whole>{path}/?(?<imm_rest>.*))$ $imm_path_{count} break; "
+        # While two releases differ, the more generous one is heeded.
+        max_body = max(side.max_body for side in bounds[path])
+        silence = max(side.response_timeout for side in bounds[path])
         held: list[str] = []
         for app, service in candidates:
             # A status of imm's own sends the request, method and body, to the location that holds it.
@@ -328,12 +366,17 @@ def _server(
             )
             holds.append(
                 HOLD.format(
-                    hold=hold, rewrite=rewrite, upstream=_hold(app, service), slot=_variable(app, service)
+                    hold=hold,
+                    rewrite=rewrite,
+                    upstream=_hold(app, service),
+                    slot=_variable(app, service),
+                    max_body=max_body,
                 )
             )
         body = (
             f"{{ {' '.join(held)}\n{ERRORS}"
             f" set $imm_key $imm_route_{count}; if ($imm_key = '') {{ return 404; }}"
+            f" client_max_body_size {max_body}; proxy_read_timeout {round(silence * 1000)}ms;"
             f" {rewrite}limit_conn in_flight 65535; proxy_pass http://$imm_key; }}\n"
         )
         if path == "/":
@@ -345,12 +388,12 @@ def _server(
     text = SERVER.format(
         port=PORT,
         proxy=PROXY,
+        counter=COUNTER,
         default=default,
         names=names,
         slots=slots,
         locations="".join([*locations, *holds]),
         errors=ERRORS,
-        body_limit=BODY_LIMIT,
     )
     return text, "".join(maps), count
 
@@ -362,7 +405,7 @@ def _slot_variables(structure: Structure) -> str:
     meets the slot of the new generation, never the old slot without the hold.
     """
     live = f"{PROXY}/apps/{structure.app}/live"
-    lines = []
+    lines = [f"    if (-f {live}/counted) {{ set $imm_counted 1; }}\n"]
     for service in sorted(structure.sides):
         name = _variable(structure.app, service)
         lines.append(

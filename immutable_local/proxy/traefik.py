@@ -14,8 +14,8 @@ from typing import Any
 
 from immutable_local.engine import Engine
 from immutable_local.errors import ProxyError
-from immutable_local.proxy import Flip, prove
-from immutable_local.routes import Side, Slot, Structure
+from immutable_local.proxy import Counts, Flip, prove
+from immutable_local.routes import SLOTS, Side, Slot, Structure
 from immutable_local.sidecar.session import Session
 
 PROXY = "/imm/proxy/data"
@@ -26,6 +26,8 @@ API = "127.0.0.1:8099"
 # Answered by the sidecar; nobody's address is all that depends on it.
 PAGE = "127.0.0.1:8097"
 LOAD_SECONDS = 10.0
+# The metric that counts requests by service and status.
+REQUESTS = "traefik_service_requests_total"
 # Several changes within this time are taken over as one; the first is taken over at once.
 THROTTLE = "20ms"
 # The application servers that close idle connections soonest do so after 2 s (gunicorn). Short enough, too,
@@ -51,13 +53,21 @@ STATIC = {
         "traefik": {"address": API},
     },
     "api": {"insecure": True, "dashboard": False},
+    "metrics": {
+        "prometheus": {
+            "entryPoint": "traefik",
+            "addEntryPointsLabels": False,
+            "addServicesLabels": True,
+            "buckets": [1.0],
+        }
+    },
     "providers": {
         "providersThrottleDuration": THROTTLE,
         "file": {"directory": f"{PROXY}/{FOLDER}", "watch": True},
     },
 }
 
-BASE = {
+BASE: dict[str, Any] = {
     "http": {
         "serversTransports": {
             "imm": {
@@ -67,7 +77,11 @@ BASE = {
         },
         "services": {"imm-nobody": {"loadBalancer": {"servers": [{"url": f"http://{PAGE}"}]}}},
         # Traefik replaces X-Forwarded-* and X-Real-Ip, not the header that says the same by RFC 7239.
-        "middlewares": {"imm-unforged": {"headers": {"customRequestHeaders": {"Forwarded": ""}}}},
+        "middlewares": {
+            "imm-unforged": {"headers": {"customRequestHeaders": {"Forwarded": ""}}},
+            # Nobody has this address, so that everybody is answered so.
+            "imm-large": {"ipAllowList": {"sourceRange": ["255.255.255.255/32"], "rejectStatusCode": 413}},
+        },
         "routers": {
             "imm-nobody": {
                 "entryPoints": ["web"],
@@ -135,7 +149,8 @@ class Traefik:
         session.ask("unpoint", app=app, folder=FOLDER, files=[_file_of(app)])
 
     def confirm(self, session: Session, flips: Sequence[Flip]) -> None:
-        prove(session, PROOF, flips)
+        # The header that names the instance stands also on what Traefik says itself when it can't reach it.
+        prove(session, PROOF, flips, unanswered=(502, 504))
 
     def busy(self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float) -> list[str]:
         told = session.ask("structures").get(app)
@@ -149,6 +164,14 @@ class Traefik:
         return list(
             session.ask("unconnected", addresses=addresses, seconds=seconds, within=seconds + LOAD_SECONDS)
         )
+
+    def count(self, session: Session, app: str, on: bool) -> None:
+        """Traefik always counts."""
+
+    def counts(self, session: Session, app: str, services: Collection[str]) -> dict[tuple[str, Slot], Counts]:
+        names = {_serving(app, service, slot): (service, slot) for service in services for slot in SLOTS}
+        told = session.ask("metrics", sock=API, name=REQUESTS, services=list(names))
+        return {names[name]: Counts(*each) for name, each in told.items()}
 
     def _files(self, session: Session, structures: Sequence[Structure]) -> dict[str, str]:
         """What the watched folder is to hold: the base, and a file for each app that is live."""
@@ -184,12 +207,15 @@ def _of_app(
     routers: dict[str, Any] = {}
     services: dict[str, Any] = {}
     middlewares: dict[str, Any] = {}
+    transports: dict[str, Any] = {}
     for name, of_service in sorted(structure.sides.items()):
         side = of_service.get(slots[name]) if name in slots else None
         if side is None:
             continue
         key = f"{structure.app}--{name}"
-        services[key] = _service(side, held.get(name) if name in held else None)
+        serving = _serving(structure.app, name, slots[name])
+        services[serving] = _service(side, held.get(name) if name in held else None, key)
+        transports[key] = _transport(side)
         middlewares[f"{key}--proof"] = {
             "headers": {"customResponseHeaders": {"X-Imm-Upstream": f"{side.addresses[0]}:{side.port}"}}
         }
@@ -203,18 +229,30 @@ def _of_app(
         if default_site:
             rules["--default"] = (f"{OWN_NAME}{path}", 500)
         for suffix, (rule, priority) in rules.items():
-            common = {"rule": rule, "priority": priority + len(side.path), "service": key}
+            common = {"rule": rule, "priority": priority + len(side.path), "service": serving}
             routers[f"{key}{suffix}"] = {
                 **common,
                 "entryPoints": ["web"],
                 "middlewares": ["imm-unforged@file", *strip],
+            }
+            routers[f"{key}{suffix}--large"] = {
+                "rule": f"({rule}) && HeaderRegexp(`Content-Length`, `{_more_than(side.max_body)}`)",
+                "priority": priority + 5000,
+                "service": "imm-nobody@file",
+                "entryPoints": ["web"],
+                "middlewares": ["imm-large@file"],
             }
             routers[f"{key}{suffix}--proof"] = {
                 **common,
                 "entryPoints": ["proof"],
                 "middlewares": [*strip, f"{key}--proof"],
             }
-    told = {"routers": routers, "services": services, "middlewares": middlewares}
+    told = {
+        "routers": routers,
+        "services": services,
+        "middlewares": middlewares,
+        "serversTransports": transports,
+    }
     digest = hashlib.sha256(_yaml(told).encode()).hexdigest()[:16]
     services[f"imm-mark-{structure.app}-{digest}"] = {
         "loadBalancer": {"servers": [{"url": "http://127.0.0.1:9"}]}
@@ -223,11 +261,35 @@ def _of_app(
     return _yaml({"http": {key: value for key, value in told.items() if value}})
 
 
-def _service(side: Side, parked_at: int | None) -> dict[str, Any]:
+def _service(side: Side, parked_at: int | None, transport: str) -> dict[str, Any]:
     servers = [{"url": f"http://{address}:{side.port}"} for address in side.addresses]
     if parked_at is not None:
-        servers = [{"url": f"http://127.0.0.1:{parked_at}"}]
-    return {"loadBalancer": {"servers": servers, "serversTransport": "imm", "passHostHeader": True}}
+        # Where requests wait their time is bounded by the parking itself.
+        servers, transport = [{"url": f"http://127.0.0.1:{parked_at}"}], "imm@file"
+    return {"loadBalancer": {"servers": servers, "serversTransport": transport, "passHostHeader": True}}
+
+
+def _transport(side: Side) -> dict[str, Any]:
+    base = BASE["http"]["serversTransports"]["imm"]
+    patience = f"{round(side.response_timeout * 1000)}ms"
+    return {**base, "forwardingTimeouts": {**base["forwardingTimeouts"], "responseHeaderTimeout": patience}}
+
+
+def _serving(app: str, service: str, slot: Slot) -> str:
+    """The name that carries the slot, so that Traefik counts two releases apart."""
+    return f"{app}--{service}--{slot}"
+
+
+def _more_than(limit: int) -> str:
+    """A regular expression for the whole numbers greater than `limit`."""
+    digits = str(limit)
+    longer = f"[0-9]{{{len(digits) + 1},}}"
+    same = [
+        f"{digits[:at]}[{int(digit) + 1}-9][0-9]{{{len(digits) - at - 1}}}"
+        for at, digit in enumerate(digits)
+        if digit != "9"
+    ]
+    return f"^({'|'.join([longer, *same])})$"
 
 
 def _first(structures: Sequence[Structure]) -> str | None:

@@ -1,12 +1,21 @@
-"""The sidecar's own process: it says that nobody owns an address, for proxies that can't say it themselves.
+"""The sidecar's own process: it says that nobody owns an address, and counts what the proxy answers.
 
-Standard library only. It listens on a loopback address of the proxy's network namespace.
+Both for proxies that can't do it themselves. Standard library only. It listens on loopback addresses of the
+proxy's network namespace.
 """
 
 import http.server
+import json
 import signal
+import socket
 import socketserver
 import sys
+import threading
+
+PAGE = ("127.0.0.1", 8097)
+COUNTER = ("127.0.0.1", 8096)
+# Room for what arrives while this process waits for its turn.
+BUFFER_BYTES = 4 << 20
 
 
 class Page(http.server.BaseHTTPRequestHandler):
@@ -40,8 +49,30 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     allow_reuse_address = True
 
 
+def count() -> None:
+    """Count, by key, the requests that the proxy tells of, and those that ended with 500 or more.
+
+    A datagram ends with `KEY STATUS`; one that begins with '?' asks for the counts of a list of keys.
+    """
+    counts: dict[str, list[int]] = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as heard:
+        heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        heard.bind(COUNTER)
+        while True:
+            told, sender = heard.recvfrom(65536)
+            if told.startswith(b"?"):
+                wanted = {key: counts[key] for key in json.loads(told[1:]) if key in counts}
+                heard.sendto(json.dumps(wanted).encode(), sender)
+                continue
+            *_, key, status = told.decode(errors="replace").split(" ")
+            of_key = counts.setdefault(key, [0, 0])
+            of_key[0] += 1
+            of_key[1] += status >= "500"
+
+
 if __name__ == "__main__":
     # What a session leaves running is not left as a zombie when it ends.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    Server(("127.0.0.1", 8097), Page).serve_forever()
+    threading.Thread(target=count, daemon=True).start()
+    Server(PAGE, Page).serve_forever()

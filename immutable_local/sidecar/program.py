@@ -44,7 +44,17 @@ START = (
 )
 # A refused connection costs the application nothing, so it is tried again at once.
 REFUSED_PAUSE_SECONDS = 0.02
+# How long an instance that was healthy just now may refuse, or not answer, once traffic goes to it.
+REFUSING_SECONDS = 2.0
+GATEWAY_ERRORS = (502, 504)
 KEPT_LOGS = 60
+COUNTED = "counted"
+# Where the sidecar's own process counts what a proxy tells it, that keeps no counts itself.
+COUNTER = ("127.0.0.1", 8096)
+COUNTER_SECONDS = 1.0
+METRIC = re.compile(
+    r'(?P<name>\w+)\{code="(?P<code>\d+)".*,service="(?P<service>[^"@]+)@file"\} (?P<amount>\S+)'
+)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}")
 
 held: dict[str, int] = {}
@@ -210,6 +220,11 @@ def live_releases() -> dict[str, Any]:
     }
 
 
+def live_release(app: str) -> Any:
+    """What is live of one app."""
+    return read_json(PROXY / "apps" / named(app) / "live" / "release.json")
+
+
 def doing_write(app: str, told: dict[str, Any]) -> None:
     need(f"app-{app}")
     write_whole(STATE / "doing" / f"{named(app)}.json", dump(told))
@@ -282,6 +297,8 @@ def point(
     generation = max(numbers, default=0) + 1
     path = home / f"gen-{generation}"
     path.mkdir()
+    if (home / "live" / COUNTED).exists():
+        flags = [*flags, COUNTED]
     for flag in flags:
         (path / named(flag)).touch()
     write_whole(path / "release.json", dump(release))
@@ -308,6 +325,16 @@ def unpoint(app: str, folder: str = "", files: list[str] | None = None) -> None:
         (PROXY / named(folder) / named(name)).unlink(missing_ok=True)
     if home.is_dir():
         sync_folder(home)
+
+
+def count(app: str, on: bool) -> None:
+    """Let the proxy count this app's answers, or no longer; the flag goes with each new generation."""
+    need(f"app-{app}")
+    flag = PROXY / "apps" / named(app) / "live" / COUNTED
+    if on and flag.parent.is_dir():
+        flag.touch()
+    elif not on:
+        flag.unlink(missing_ok=True)
 
 
 def structure_write(app: str, told: dict[str, Any]) -> None:
@@ -508,10 +535,14 @@ def through(sock: str, path: str, host: str = "localhost", timeout: float = 5.0)
         connection.close()
 
 
-def confirm(sock: str, requests: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+def confirm(
+    sock: str, requests: list[dict[str, Any]], seconds: float, unanswered: list[int]
+) -> dict[str, Any]:
     """Ask through the proxy until one of its addresses answered each request; returns what is missing.
 
-    The proxy says on this socket alone which upstream answered, so the proof is the address, not a status.
+    The proxy says on this socket alone which upstream answered, so the proof is the address, not a status;
+    but for `unanswered`: what the proxy says itself, and as that upstream's, when there was no answer. New
+    instances that refuse are given up sooner than a proxy that doesn't follow: clients meet them meanwhile.
     """
     deadline = time.monotonic() + seconds
     missing = list(requests)
@@ -520,12 +551,14 @@ def confirm(sock: str, requests: list[dict[str, Any]], seconds: float) -> dict[s
         request = missing[0]
         last = through(sock, request["path"], request["host"], request["timeout"])
         answered = last.get("headers", {}).get("x-imm-upstream", "").split(", ")[-1]
-        if answered in request["addresses"]:
+        if answered in request["addresses"] and last["status"] not in unanswered:
             missing.pop(0)
-        elif time.monotonic() >= deadline:
+            continue
+        if last.get("status") in GATEWAY_ERRORS:
+            deadline = min(deadline, time.monotonic() + REFUSING_SECONDS)
+        if time.monotonic() >= deadline:
             return {"missing": missing, "last": last}
-        else:
-            time.sleep(0.005)
+        time.sleep(0.005)
     return {"missing": [], "last": last}
 
 
@@ -541,6 +574,30 @@ def loaded(sock: str, generation: str, seconds: float) -> dict[str, Any]:
                 return {"loaded": False, "last": answer}
             time.sleep(0.01)
     return {"loaded": True}
+
+
+def passed(address: str, path: str, seconds: float) -> bool:
+    """Wait until each of the proxy's workers has answered; whether they did.
+
+    Connections spread over the workers by chance: with this many, one is left out once in 3,000 times.
+    """
+    deadline = time.monotonic() + seconds
+    host, _, port = address.partition(":")
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    with contextlib.ExitStack() as open_ones:
+        try:
+            connections = []
+            for _ in range(16 + 8 * (os.cpu_count() or 1)):
+                connections.append(
+                    open_ones.enter_context(socket.create_connection((host, int(port)), seconds))
+                )
+                connections[-1].sendall(request)
+            for each in connections:
+                each.settimeout(max(0.01, deadline - time.monotonic()))
+                each.recv(4096)
+        except OSError:
+            return False
+    return True
 
 
 def idle(sock: str, keys: list[str], seconds: float) -> list[str]:
@@ -586,6 +643,42 @@ def established() -> set[str]:
                 # Being made, established, or closed by the other side alone.
                 if fields[3] in ("01", "02", "08"):
                     found.add(socket.inet_ntoa(bytes.fromhex(fields[2][-13:-5])[::-1]))
+    return found
+
+
+# What each slot answered, while two releases serve
+
+
+def counted(keys: list[str]) -> dict[str, list[int]]:
+    """Requests and errors of each key, as the sidecar's own process counts them, if it can say."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(COUNTER_SECONDS)
+        try:
+            asking.sendto(b"?" + dump(keys), COUNTER)
+            told: dict[str, list[int]] = json.loads(asking.recv(65536))
+            return told
+        except (OSError, ValueError):
+            return {}
+
+
+def metrics(sock: str, name: str, services: list[str]) -> dict[str, list[int]]:
+    """Requests and errors of each service, from the proxy's metrics."""
+    connection = connection_to(sock, 5.0)
+    found: dict[str, list[int]] = {}
+    try:
+        connection.request("GET", "/metrics")
+        for line in connection.getresponse().read().decode().splitlines():
+            told = METRIC.fullmatch(line)
+            if told is None or told["name"] != name or told["service"] not in services:
+                continue
+            counts = found.setdefault(told["service"], [0, 0])
+            amount = int(float(told["amount"]))
+            counts[0] += amount
+            counts[1] += amount if told["code"].startswith("5") else 0
+    except (OSError, http.client.HTTPException):
+        return {}
+    finally:
+        connection.close()
     return found
 
 
@@ -736,10 +829,11 @@ def beat() -> bool:
 ASKED: dict[str, Callable[..., Any]] = {
     each.__name__: each
     for each in (
-        hello, beat, lock, unlock, still_locked, app_state, structures, live_releases, apps,
+        hello, beat, lock, unlock, still_locked, app_state, structures, live_releases, live_release, apps,
         doing_write, doing_clear, origin_write, ledger_append, ledger_read,
-        point, unpoint, structure_write, app_remove, proxy_write, proxy_rename, proxy_read,
-        check_begin, check_poll, check_end, ask_all, confirm, loaded, idle, through,
+        point, unpoint, count, counted, metrics,
+        structure_write, app_remove, proxy_write, proxy_rename, proxy_read,
+        check_begin, check_poll, check_end, ask_all, confirm, loaded, passed, idle, through,
         secret_set, secret_list, secret_values, secret_remove, log_keep, log_list, log_read,
         park, park_port, park_release, answers, unconnected, proxy_sync,
     )

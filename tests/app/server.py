@@ -6,12 +6,14 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 import time
 import urllib.parse
 
 VERSION = pathlib.Path(__file__).with_name("VERSION").read_text()
 BEHAVE = os.environ.get("BEHAVE", "")
 PORT = int(os.environ.get("PORT", "8000"))
+sickened = threading.Event()
 
 
 class App(http.server.BaseHTTPRequestHandler):
@@ -22,13 +24,15 @@ class App(http.server.BaseHTTPRequestHandler):
         asked = urllib.parse.urlsplit(self.path)
         answer = {
             "/up": self.up,
-            "/version": lambda _: self.say(200, VERSION),
+            "/version": lambda _: self.say(500 if BEHAVE == "erring" else 200, VERSION),
             "/env": lambda name: self.say(200, os.environ.get(name, "")),
             "/read": self.read,
             "/write": self.write,
             "/slow": self.slow,
             "/stream": self.stream,
             "/say": lambda text: (print(text, flush=True), self.say(200, text)),
+            "/end": lambda _: os._exit(7),
+            "/sicken": self.sicken,
             "/who": lambda _: self.say(200, os.environ["HOSTNAME"]),
         }.get(asked.path, lambda _: self.echo(200 if asked.path.endswith("/echo") else 404))
         answer(urllib.parse.unquote(asked.query))
@@ -43,7 +47,11 @@ class App(http.server.BaseHTTPRequestHandler):
         elif BEHAVE == "hang":
             time.sleep(3600)
         else:
-            self.say(500 if BEHAVE == "sick" else 200, "up")
+            self.say(500 if BEHAVE == "sick" or sickened.is_set() else 200, "up")
+
+    def sicken(self, _):
+        sickened.set()
+        self.say(200, "from now on")
 
     def read(self, path):
         try:

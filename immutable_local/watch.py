@@ -1,0 +1,322 @@
+"""After the flip the new release is watched; the old one stays up in its slot, and is one flip away.
+
+No lock is held meanwhile: the next command that changes something ends the watch by sweeping the old release
+away. The lock is taken again to act: to go back, or to go on when the time is over.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from immutable_local import drain, explain, flip, health, instance, ledger, lock, structure
+from immutable_local import labels as label
+from immutable_local.deployment import Deployment
+from immutable_local.engine import Container
+from immutable_local.errors import EngineRefused, FlippedBack, ImmError, Locked
+from immutable_local.instance import Instance
+from immutable_local.observed import Live
+from immutable_local.plan import Plan
+from immutable_local.proxy import Counts
+from immutable_local.release import Release
+from immutable_local.routes import Slot, Structure
+from immutable_local.sidecar.session import ANSWER_SECONDS
+from immutable_local.unbroken import side_by_side
+
+POLL_SECONDS = 0.5
+# So many health checks in a row must fail: one late answer of a busy application is not its end.
+FAILURES_IN_A_ROW = 3
+# Errors are well beyond what they were when there are so many, and so much more of all requests, and when
+# that is no chance: so many standard errors above.
+LEAST_ERRORS = 5
+LEAST_RISE = 0.05
+STANDARD_ERRORS = 3.0
+# Of a release that answered little, little is known: it is taken for one that answered so many more well.
+TAKEN_FOR_GRANTED = 10
+TOLD_EVERY_SECONDS = 10.0
+# Whether the old release would do is asked once, and quickly: the new one does harm meanwhile.
+OLD_ANSWERS_SECONDS = 2.0
+# A command that looks in for a moment, as `secret set` does, is waited for.
+LOCK_SECONDS = 2.0
+
+BySlot = Mapping[tuple[str, Slot], Counts]
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was live before the flip, and what was counted when the counting began."""
+
+    live: Live
+    release: Release
+    counts: BySlot
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why the new release must not stay: one sentence, and facts."""
+
+    reason: str
+    details: Sequence[str] = ()
+    hint: str = ""
+
+
+class Probe(threading.Thread):
+    """Asks one instance for its health, as its release says, until it is told to stop."""
+
+    def __init__(self, at: Deployment, subject: Instance) -> None:
+        super().__init__(daemon=True, name=f"imm-watch-{subject.name}")
+        self.at = at
+        self.subject = subject
+        inspected = at.engine.inspect(subject.container)
+        self.restarts = int(inspected["RestartCount"])
+        self.command = health.command_of(subject, inspected)
+        self.target = health.http_target(subject) if self.command is None else None
+        self.failures = 0
+        self.seen: Mapping[str, Any] = {}
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        pause = max(POLL_SECONDS, self.subject.service.healthcheck.interval)
+        while (self.command or self.target) and not self.ended.wait(pause):
+            try:
+                healthy, seen = self._ask()
+            except ImmError:
+                # The engine or the session is gone: whoever watches finds out by itself.
+                continue
+            self.failures = 0 if healthy else self.failures + 1
+            self.seen = seen if not healthy else self.seen
+
+    def trouble(self) -> Trouble | None:
+        """What is wrong with the instance now."""
+        engine, name = self.at.engine, self.subject.name
+        try:
+            inspected = engine.inspect(self.subject.container)
+        except EngineRefused as refused:
+            if refused.status != 404:
+                raise
+            return Trouble(f"{name} was removed", hint="imm did not: see who has access to the engine")
+        state = inspected["State"]
+        if int(inspected["RestartCount"]) > self.restarts:
+            log = engine.logs(self.subject.container, tail=15).decode(errors="replace").splitlines()
+            return Trouble(
+                f"{name} ended, and the engine had to start it again", ["last lines of its log:", *log]
+            )
+        if not state["Running"]:
+            details, hint = explain.why(engine, self.subject, state, None, None, ())
+            return Trouble(f"{name} ended", details, hint)
+        if self.failures >= FAILURES_IN_A_ROW:
+            details, hint = explain.why(engine, self.subject, state, self.target, self.command, [self.seen])
+            return Trouble(f"{name} turned unhealthy", details, hint)
+        return None
+
+    def _ask(self) -> tuple[bool, Mapping[str, Any]]:
+        if self.command is not None:
+            code, printed = self.at.engine.execute(self.subject.container, self.command)
+            said = printed.decode(errors="replace").strip()[-300:]
+            return code == 0, {"code": code, "printed": said, "times": FAILURES_IN_A_ROW}
+        assert self.target is not None
+        within = self.target["timeout"] + ANSWER_SECONDS
+        [answer] = self.at.host.session.ask("ask_all", targets=[self.target], within=within)
+        return bool(answer.get("healthy")), {**answer, "times": FAILURES_IN_A_ROW}
+
+
+def begin(at: Deployment, plan: Plan, seconds: float) -> Before | None:
+    """Look at what the live release has answered, to compare with; None when nothing will be watched."""
+    live, release = at.found.live, at.found.live_release
+    if not seconds or live is None or release is None or not plan.moving:
+        return None
+    return Before(live, release, counts(at, live.slots))
+
+
+def until_over(
+    at: Deployment,
+    before: Before,
+    flipped: BySlot,
+    release: Release,
+    routes: Structure,
+    started: Sequence[Instance],
+    live: Live,
+    seconds: float,
+) -> bool:
+    """Watch what has just gone live for `seconds`; returns whether this command still has the say after it.
+
+    `flipped` is what was counted at the flip. Raises FlippedBack when the old release had to go live again.
+    """
+    session = at.host.session
+    old = _total(before.counts, flipped, before.live.slots)
+    session.ask("doing_clear", app=at.app)
+    session.ask("unlock", name=f"app-{at.app}")
+    try:
+        trouble = _look(at, before, old, flipped, release, started, live, seconds)
+    except BaseException:
+        # What failed is recorded under the lock; without it, the command that has it tells the story.
+        _mine_again(at, live)
+        raise
+    if not _mine_again(at, live):
+        return False
+    if trouble is not None:
+        _go_back(at, before, release, routes, started, trouble)
+    return True
+
+
+def beyond(old: Counts, new: Counts) -> bool:
+    """Whether the new release's share of errors is well beyond the old one's, and not by chance. Pure."""
+    if new.errors < LEAST_ERRORS:
+        return False
+    granted = (old.errors + 0.5) / (old.requests + TAKEN_FOR_GRANTED)
+    was = max(granted, old.errors / old.requests if old.requests else 0.0)
+    now = new.errors / new.requests
+    deviation = math.sqrt(
+        was * (1 - was) / (old.requests + TAKEN_FOR_GRANTED) + now * (1 - now) / new.requests
+    )
+    return now - was >= LEAST_RISE and now - was >= STANDARD_ERRORS * deviation
+
+
+def _look(
+    at: Deployment,
+    before: Before,
+    old: Counts,
+    flipped: BySlot,
+    release: Release,
+    started: Sequence[Instance],
+    live: Live,
+    seconds: float,
+) -> Trouble | None:
+    """Look again and again; returns at the first trouble, when time is over, or when there is no way back."""
+    probes = [Probe(at, each) for each in started]
+    for probe in probes:
+        probe.start()
+    began = told = time.monotonic()
+    at.tell.note(
+        f"release {before.live.release} stays up for {seconds:g} s, should this one not do", "waiting"
+    )
+    try:
+        while (elapsed := time.monotonic() - began) < seconds:
+            time.sleep(min(POLL_SECONDS, seconds - elapsed))
+            if _changed(at, live, before.live.instances):
+                return None
+            for probe in probes:
+                if (trouble := probe.trouble()) is not None:
+                    return trouble
+            new = _total(flipped, counts(at, live.slots), live.slots)
+            if beyond(old, new):
+                return Trouble(
+                    f"{new.errors} of {new.requests} requests to it ended with 5xx;"
+                    f" of release {before.live.release} it was {old.errors} of {old.requests}",
+                    hint=f"see imm logs --release {release.number}; correct the application, then run imm up",
+                )
+            if time.monotonic() - told >= TOLD_EVERY_SECONDS:
+                told = time.monotonic()
+                at.tell.note(
+                    f"watching for {seconds - (told - began):.0f} s more: {new.requests} requests,"
+                    f" {new.errors} of them 5xx",
+                    "waiting",
+                )
+        return None
+    finally:
+        for probe in probes:
+            probe.ended.set()
+
+
+def _go_back(
+    at: Deployment,
+    before: Before,
+    release: Release,
+    routes: Structure,
+    started: Sequence[Instance],
+    trouble: Trouble,
+) -> None:
+    """Flip back to the old release, and end the new one. Raises FlippedBack, or says why it can't."""
+    session, old = at.host.session, before.live
+    error = FlippedBack(
+        f"release {release.number} of {at.app} did not stand its watch: {trouble.reason}",
+        details=trouble.details,
+        hint=trouble.hint or f"see imm logs --release {release.number}, then run imm up",
+    )
+    proofs = flip.proofs_of(before.release, old.slots, routes)
+    targets = [target for each in _instances(before, routes) if (target := health.http_target(each))]
+    well = session.ask("ask_all", targets=[{**each, "timeout": OLD_ANSWERS_SECONDS} for each in targets])
+    if not all(answer.get("healthy") for answer in well):
+        error.message += f"; but release {old.release} isn't healthy either"
+        error.still = f"release {release.number} is live"
+        raise error
+    began = time.monotonic()
+    told = replace(old, since=session.ask("hello")["at"])
+    at.host.proxy.point(session, at.app, old.slots, (), told.to_json())
+    at.host.proxy.confirm(session, proofs)
+    took = time.monotonic() - began
+    ledger.append(
+        session,
+        at.app,
+        "reverted",
+        release=old.release,
+        seconds=at.tell.seconds,
+        error=trouble.reason,
+        previous=release.number,
+    )
+    at.tell.reached = f"release {old.release} is live again"
+    at.tell.warn(f"{trouble.reason}: flipped back to release {old.release} in {took * 1000:.0f} ms")
+    leaving: dict[str, Slot] = {each.service.name: each.slot for each in started}
+    drain.wait_until_idle(at.host, at.app, leaving, release.app.services, at.tell)
+    side_by_side(
+        lambda each: instance.retire(
+            at.engine, session, at.app, each.container, each.name, each.service.stop_grace_period
+        ),
+        started,
+    )
+    structure.restore(at, at.found.structure)
+    at.host.proxy.count(session, at.app, False)
+    error.still = at.tell.reached
+    # What failed is the new release, and what was live before is live: as with every failure before a flip.
+    at.tell.reached = ""
+    raise error
+
+
+def _instances(before: Before, routes: Structure) -> list[Instance]:
+    """The old release's instances that take traffic, where they are to be asked."""
+    found = []
+    for name, live in before.live.services.items():
+        side = routes.sides.get(name, {}).get(live.slot)
+        for position, each in enumerate(live.instances if side else ()):
+            address = side.addresses[position] if side and position < len(side.addresses) else None
+            found.append(Instance(each, each, before.release.app.service(name), live.slot, address))
+    return found
+
+
+def _changed(at: Deployment, live: Live, old: set[str]) -> bool:
+    """Whether another command has ended the watch: something else is live, or the old instances go."""
+    running = {each.name for each in _of_app(at) if each.running}
+    return not _still_live(at, live) or not old <= running
+
+
+def _still_live(at: Deployment, live: Live) -> bool:
+    now = at.host.session.ask("live_release", app=at.app)
+    return now is not None and now["since"] == live.since
+
+
+def _of_app(at: Deployment) -> list[Container]:
+    return at.engine.containers({label.APP: at.app, label.ROLE: "instance"})
+
+
+def _mine_again(at: Deployment, live: Live) -> bool:
+    """Take the lock again; False when another command has it, or had it and changed what is live."""
+    try:
+        lock.take(at.host.session, at.app, at.command, LOCK_SECONDS)
+    except Locked:
+        return False
+    return _still_live(at, live)
+
+
+def counts(at: Deployment, slots: Mapping[str, Slot]) -> BySlot:
+    """What each slot of these services has answered so far."""
+    return at.host.proxy.counts(at.host.session, at.app, list(slots))
+
+
+def _total(earlier: BySlot, later: BySlot, slots: Mapping[str, Slot]) -> Counts:
+    """What the services at these slots answered between two looks."""
+    each = [later.get(where, Counts()).since(earlier.get(where, Counts())) for where in slots.items()]
+    return Counts(sum(one.requests for one in each), sum(one.errors for one in each))

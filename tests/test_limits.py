@@ -1,0 +1,69 @@
+"""What a service may set about its requests: the largest body, and how long an answer may take to begin."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+
+import pytest
+
+from immutable_local.wait import until
+from tests.host import Answer, Host, Project
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def app(shared: Host) -> Project:
+    app = shared.project()
+    shared.up(app.version("1", max_body="10k", response_timeout="1s"))
+    return app
+
+
+def test_a_body_that_is_too_large_is_refused(shared: Host, app: Project):
+    """To the byte, before the app sees it; who refuses is told."""
+    fits, too_large = b"x" * 10_240, b"x" * 10_241
+    assert post(shared, app, fits).text == hashlib.sha256(fits).hexdigest()
+    assert post(shared, app, too_large).status == 413
+
+
+def test_another_limit_is_another_release(shared: Host, app: Project):
+    shared.up(app.version("1", max_body="20k"))
+    assert post(shared, app, b"x" * 20_480).status == 200
+    assert post(shared, app, b"x" * 20_481).status == 413
+    shared.revert(app)
+    assert post(shared, app, b"x" * 20_480).status == 413
+
+
+def test_an_answer_that_does_not_begin_in_time_is_a_504(shared: Host, app: Project):
+    """One that has begun may take its time."""
+    assert shared.ask("/slow?0.2", app).status == 200
+    assert shared.ask("/slow?3", app).status == 504
+    answer = shared.ask("/stream?2", app)
+    assert (answer.status, answer.text.endswith("end\n")) == (200, True)
+
+
+def post(host: Host, app: Project, body: bytes) -> Answer:
+    return host.ask("/echo", app, method="POST", body=body)
+
+
+def test_a_flip_waits_for_a_worker_that_lost_its_processor(shared: Host):
+    """It may have read which slot serves, and not yet counted the request that it is about to send there."""
+    app = shared.project()
+    shared.up(app.version("1"))
+    processes = shared.engine.top("imm-proxy", ps_args="-eo pid,args")["Processes"]
+    workers = [int(pid) for pid, args in processes if "worker process" in args and "down" not in args]
+    if not workers:
+        pytest.skip("a proxy without workers of its own")
+    for each in workers[1:]:
+        os.kill(each, signal.SIGSTOP)
+    try:
+        with shared.begun(app.version("2"), "up", step="flip") as running:
+            assert until(lambda: True if running.has_begun("record") else None, 2.0, pause=0.05) is None
+            for each in workers[1:]:
+                os.kill(each, signal.SIGCONT)
+            assert running.ends().result["outcome"] == "live"
+    finally:
+        for each in workers[1:]:
+            os.kill(each, signal.SIGCONT)

@@ -1,0 +1,155 @@
+"""After the flip: the new release is watched, and the old one is a flip away."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+from contextlib import suppress
+
+import pytest
+
+from immutable_local.proxy import Counts
+from immutable_local.wait import until
+from immutable_local.watch import beyond
+from tests.host import Host, Outcome, Project
+
+WATCH = "40s"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (Counts(1000, 0), Counts(20, 10)),
+        (Counts(1000, 10), Counts(200, 30)),
+        (Counts(0, 0), Counts(5, 5)),
+        (Counts(3, 0), Counts(14, 8)),
+        (Counts(200, 40), Counts(200, 100)),
+    ],
+)
+def test_errors_well_beyond_what_they_were_are_seen(old: Counts, new: Counts):
+    assert beyond(old, new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (Counts(1000, 0), Counts(1000, 0)),
+        (Counts(0, 0), Counts(0, 0)),
+        (Counts(1000, 0), Counts(8, 4)),
+        (Counts(1000, 200), Counts(1000, 210)),
+        (Counts(5, 1), Counts(100, 20)),
+        (Counts(10, 3), Counts(20, 7)),
+        (Counts(100_000, 0), Counts(100_000, 900)),
+        (Counts(100, 100), Counts(100, 100)),
+    ],
+)
+def test_chance_and_what_was_so_before_are_no_reason(old: Counts, new: Counts):
+    assert not beyond(old, new)
+
+
+def test_counters_that_begin_anew_are_read_from_there():
+    assert Counts(10, 2).since(Counts(4, 1)) == Counts(6, 1)
+    assert Counts(3, 1).since(Counts(4000, 10)) == Counts(3, 1)
+
+
+@pytest.fixture(scope="module")
+def app(shared: Host) -> Project:
+    """An app that is watched, with a healthy release live at the begin of each test."""
+    return shared.project().set(release={"watch": WATCH})
+
+
+@pytest.fixture
+def healthy(shared: Host, app: Project) -> Project:
+    app.set(release={"watch": "0s"})
+    shared.up(app.version("good", environment={}))
+    return app.set(release={"watch": WATCH})
+
+
+def went_back(host: Host, app: Project, outcome: Outcome, because: str) -> None:
+    """The old release is live as if nothing had been, and everybody is told why."""
+    error = outcome.error
+    assert error["code"] == "flipped_back"
+    assert because in error["message"]
+    live = host.status(app)["live"]["release"]
+    assert error["still"] == f"release {live} is live again"
+    assert "imm" in error["hint"]
+    assert host.get("/version", app) == "good"
+    assert len(host.instances(app)) == 1
+    *_, reverted, failed = host.history(app)
+    assert (reverted["event"], reverted["release"]) == ("reverted", live)
+    assert because in reverted["error"]
+    assert (failed["event"], failed["release"], failed["step"]) == (
+        "failed",
+        outcome.result["release"],
+        "watch",
+    )
+
+
+@pytest.mark.engine
+class TestOnAHost:
+    def test_a_release_whose_errors_rise_goes(self, shared: Host, healthy: Project):
+        """As the proxy counts them, in the time of a flip, and no request is lost by going back."""
+        with shared.begun(healthy.version("erring", behave="erring"), "up", step="watch") as running:
+            until(lambda: True if shared.ask("/version", healthy).status == 200 else None, 30.0, pause=0.02)
+            outcome = running.ends(expect=1)
+        went_back(shared, healthy, outcome, "5xx")
+
+    def test_a_release_that_ends_goes(self, shared: Host, healthy: Project):
+        with shared.begun(healthy.version("mortal"), "up", step="watch") as running:
+            with suppress(http.client.HTTPException, OSError):
+                shared.ask("/end", healthy)
+            outcome = running.ends(expect=1)
+        went_back(shared, healthy, outcome, "ended")
+
+    def test_a_release_that_turns_unhealthy_goes(self, shared: Host, healthy: Project):
+        with shared.begun(healthy.version("frail"), "up", step="watch") as running:
+            shared.get("/sicken", healthy)
+            outcome = running.ends(expect=1)
+        went_back(shared, healthy, outcome, "turned unhealthy")
+
+    def test_one_that_stands_its_watch_stays(self, shared: Host, healthy: Project):
+        """Till then the old one is up beside it, and status tells what both do."""
+        healthy.set(release={"watch": "4s"})
+        with shared.begun(healthy.version("sound"), "up", step="watch") as running:
+            told = shared.status(healthy)["traffic"]
+            assert len(shared.instances(healthy)) == 2
+            result = running.ends().result
+        assert [each["release"] for each in told] == [result["release"], result["previous"]]
+        assert result["outcome"] == "live"
+        assert shared.get("/version", healthy) == "sound"
+        assert len(shared.instances(healthy)) == 1
+        assert shared.status(healthy)["traffic"] == []
+
+    def test_the_next_up_ends_the_watch_first(self, shared: Host, healthy: Project):
+        """The watch holds no lock; who is at work afterwards has the say."""
+        with shared.begun(healthy.version("second"), "up", step="watch") as running:
+            healthy.set(release={"watch": "0s"})
+            third = shared.up(healthy.version("third")).result
+            result = running.ends().result
+        assert (result["outcome"], third["previous"]) == ("live", result["release"])
+        assert "ended the watch" in result["remarks"][0]
+        assert shared.get("/version", healthy) == "third"
+        assert len(shared.instances(healthy)) == 1
+
+    def test_a_revert_during_the_watch_goes_back_at_once(self, shared: Host, healthy: Project):
+        with shared.begun(healthy.version("disliked"), "up", step="watch") as running:
+            shared.revert(healthy)
+            assert running.ends().result["outcome"] == "live"
+        assert shared.get("/version", healthy) == "good"
+        assert len(shared.instances(healthy)) == 1
+
+    def test_a_client_killed_while_it_watches_leaves_the_new_release(self, shared: Host, healthy: Project):
+        """And the old one, until the next command of any kind."""
+        with shared.begun(healthy.version("orphaned"), "up", step="watch") as running:
+            running.interrupt(signal.SIGKILL)
+            running.ends(expect=-signal.SIGKILL)
+        assert shared.get("/version", healthy) == "orphaned"
+        shared.imm(healthy, "prune")
+        assert len(shared.instances(healthy)) == 1
+        assert shared.get("/version", healthy) == "orphaned"
+
+    def test_what_cannot_go_back_is_not_watched(self, shared: Host):
+        """A first release: there is nothing to go back to, and nothing is waited for."""
+        first = shared.project().set(release={"watch": WATCH})
+        steps = {each["step"]: each["state"] for each in shared.up(first).told if "step" in each}
+        assert steps["watch"] == "skipped"
