@@ -62,6 +62,7 @@ checks: dict[int, Check] = {}
 last_heard = time.monotonic()
 speaking = threading.Lock()
 parked: list[subprocess.Popen[bytes]] = []
+counting: set[pathlib.Path] = set()
 
 
 class Refusal(Exception):
@@ -331,10 +332,12 @@ def count(app: str, on: bool) -> None:
     """Let the proxy count this app's answers, or no longer; the flag goes with each new generation."""
     need(f"app-{app}")
     flag = PROXY / "apps" / named(app) / "live" / COUNTED
-    if on and flag.parent.is_dir():
-        flag.touch()
-    elif not on:
+    if not on:
         flag.unlink(missing_ok=True)
+        counting.discard(flag)
+    elif flag.parent.is_dir():
+        flag.touch()
+        counting.add(flag)
 
 
 def structure_write(app: str, told: dict[str, Any]) -> None:
@@ -859,12 +862,21 @@ def answer(request: dict[str, Any]) -> None:
         sys.stdout.buffer.flush()
 
 
+def end(code: int) -> None:
+    """End this session. No write is waited for: each is whole or not at all."""
+    for flag in list(counting):
+        # Nobody reads these counts any more, and they cost each request a little.
+        with contextlib.suppress(OSError):
+            flag.unlink()
+    os._exit(code)
+
+
 def end_when_silent() -> None:
     """A client that froze holds nothing: what it held is free again after HEARTBEAT_SECONDS."""
     while True:
         silent = time.monotonic() - last_heard
         if silent > HEARTBEAT_SECONDS:
-            os._exit(3)
+            end(3)
         time.sleep(max(0.05, HEARTBEAT_SECONDS - silent))
 
 
@@ -877,8 +889,7 @@ def main() -> None:
     for line in sys.stdin.buffer:
         last_heard = time.monotonic()
         threading.Thread(target=answer, args=(json.loads(line),), daemon=True).start()
-    # Nothing in the middle of a write is waited for: every write is whole or not at all.
-    os._exit(0)
+    end(0)
 
 
 if __name__ == "__main__":
