@@ -7,7 +7,7 @@ that a sealed release says as much as the file it came from.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -134,15 +134,12 @@ class App:
 
 def to_json(app: App) -> dict[str, Any]:
     """The app as plain JSON values; times in seconds, memory in bytes."""
-    told = {
-        "name": app.name,
-        "build": _plain(app.build),
-        "services": [_plain(service) for service in app.services],
-        "volumes": [_plain(volume) for volume in app.volumes],
-        "keep": app.keep,
-        "watch": app.watch,
-    }
-    return told
+    return _plain(app, {})
+
+
+def chosen(value: App | Service) -> dict[str, Any]:
+    """The same without what has its default: what somebody chose."""
+    return _plain(value, _DEFAULTS)
 
 
 def from_json(told: Mapping[str, Any]) -> App:
@@ -157,19 +154,27 @@ def from_json(told: Mapping[str, Any]) -> App:
     )
 
 
-def _plain(value: Any) -> dict[str, Any]:
+# Values that have nothing but defaults; what must be given is empty here, and never equal to what was given.
+_BARE: tuple[Any, ...] = (App("", ()), Build(), HealthCheck(), Service(""), Volume(""))
+_DEFAULTS: dict[type, Any] = {type(each): each for each in _BARE}
+
+
+def _plain(value: Any, without: Mapping[type, Any]) -> dict[str, Any]:
     # asdict copies mappings with copy.deepcopy, which refuses a MappingProxyType.
-    return {key: _plain_value(getattr(value, key)) for key in value.__dataclass_fields__}
+    bare = without.get(type(value))
+    return {
+        each.name: _plain_value(getattr(value, each.name), without)
+        for each in fields(value)
+        if bare is None or getattr(value, each.name) != getattr(bare, each.name)
+    }
 
 
-def _plain_value(value: Any) -> Any:
+def _plain_value(value: Any, without: Mapping[type, Any]) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, tuple):
-        return [_plain_value(each) for each in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return asdict(value)
-    return value
+        return [_plain_value(each, without) for each in value]
+    return _plain(value, without) if is_dataclass(value) else value
 
 
 def _known(kind: Any, told: Mapping[str, Any]) -> dict[str, Any]:

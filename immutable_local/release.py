@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from immutable_local import labels as label
-from immutable_local.app import App, Service, from_json, to_json
+from immutable_local.app import App, Service, chosen, from_json, to_json
 
 # What of an image's configuration decides how it runs; builders add fields of their own beside these.
 RUNS_BY = (
@@ -102,17 +102,17 @@ def content_of(layers: Sequence[str], config: Mapping[str, Any]) -> str:
 
 def settings(app: App) -> dict[str, Any]:
     """What decides how the app runs: not how it is built or watched, nor how many are kept."""
-    return {key: value for key, value in to_json(app).items() if key not in ("build", "keep", "watch")}
+    # Without defaults: a later version of imm has more keys, and the same imm.toml is the same release.
+    return {key: value for key, value in chosen(app).items() if key not in ("build", "keep", "watch")}
 
 
 def spec_of(release: Release, service: Service, secrets: Mapping[str, str]) -> str:
     """What an instance is made from; another one means a new instance. `secrets` are versions, no values."""
-    of_service = next(each for each in to_json(release.app)["services"] if each["name"] == service.name)
     writers = {mount.volume: release.app.volume(mount.volume).writers for mount in service.volumes}
     return digest(
         {
             "content": release.content_of(service),
-            "service": of_service,
+            "service": chosen(service),
             "writers": writers,
             "secrets": {name: secrets.get(name, "") for name in service.secrets},
         }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from immutable_local.app import App, Build, HealthCheck, Mount, Service, Volume
-from immutable_local.release import Pin, Release, content_of, numbers, spec_of, unseal, way_back
+from immutable_local.release import Pin, Release, content_of, numbers, settings, spec_of, unseal, way_back
 from tests.values import apps, record, release, seal_labels
 
 
@@ -41,8 +41,17 @@ class TestIdentity:
 
     def test_it_does_not_depend_on_how_the_image_was_built_or_how_many_are_kept(self):
         one = release(WEB, volumes=[DATA])
-        other = replace(one, app=replace(one.app, build=Build("elsewhere", args={"A": "1"}), keep=99))
+        other = replace(
+            one, app=replace(one.app, build=Build("elsewhere", args={"A": "1"}), keep=99, watch=9.0)
+        )
         assert other.identity == one.identity
+
+    def test_what_is_at_its_default_is_not_part_of_it(self):
+        """So a later version of imm may have more keys, and the same imm.toml is the same release."""
+        assert settings(App("shop", (Service("web", port=8000),))) == {
+            "name": "shop",
+            "services": [{"name": "web", "port": 8000}],
+        }
 
     @pytest.mark.parametrize(
         "change",
@@ -58,6 +67,8 @@ class TestIdentity:
             {"volumes": ()},
             {"tmpfs": ("/run",)},
             {"replicas": 2},
+            {"max_body": 1024},
+            {"response_timeout": 9.0},
             {"healthcheck": HealthCheck(path="/up")},
             {"drain": 1.0},
             {"stop_grace_period": 1.0},
