@@ -15,6 +15,7 @@ from immutable_local import (
     drain,
     flip,
     hold,
+    image,
     instance,
     ledger,
     lock,
@@ -53,6 +54,9 @@ def up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -
         asked, source, built = seal.asked_for(engine, at.found, app, folder, options, tell)
         plan = decide(asked, at.found)
         if plan.nothing_to_do:
+            if at.found.live is not None and at.found.live_release is None:
+                # Somebody removed its image: without it there is no way back to this release.
+                image.seal(engine, asked, at.found.live.release, source)
             seal.discard(engine, built)
             tell.skip("seal")
             return _unchanged(at, app)
@@ -193,7 +197,7 @@ def roll_out(
         live = flip.next_live(at, release, plan, started, commit)
         for each in started:
             at.engine.keep_running(each.container)
-        undo.by(flip.point_back, at, release, plan, held)
+        undo.only_after(flip.point_back, at, release, plan, held)
         flipped = watch.counts(at, live.slots) if counted else {}
         at.host.proxy.point(session, at.app, live.slots, (), live.to_json())
         at.host.proxy.confirm(session, flip.proofs(release, plan, routes))

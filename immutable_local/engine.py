@@ -7,6 +7,7 @@ EngineError when the engine cannot be reached or refuses this user, else into En
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Any
 
 import docker
 import requests
+import urllib3
 from docker.types import Mount as DockerMount
 
 from immutable_local import labels as label
@@ -30,6 +32,12 @@ DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 REQUEST_SECONDS = 120
 # Starting a container that was created takes under a second; the engine's clock may differ by some.
 ABANDONED_SECONDS = 20
+# However a connection to the engine ends early, and whichever library notices.
+CUT = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
+FREE_SPACE = (
+    "free space on the engine's host (docker system df, docker builder prune, imm prune),"
+    " then run the command again"
+)
 
 
 @dataclass(frozen=True)
@@ -82,13 +90,25 @@ def asking_docker_to(verb: str) -> Iterator[None]:
     except docker.errors.APIError as refused:
         status = refused.status_code or 0
         explanation = str(refused.explanation or refused)
+        full = disk_is_full(explanation)
         raise EngineRefused(
-            f"Docker refused to {verb}: {explanation}", status=status, explanation=explanation
+            f"Docker refused to {verb}: {explanation}",
+            code="disk_full" if full else None,
+            status=status,
+            explanation=explanation,
+            hint=FREE_SPACE
+            if full
+            else "imm doctor looks closer; the next command sweeps what this one left",
         ) from refused
-    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as lost:
+    except CUT as lost:
         raise _unreachable(lost, verb) from lost
     except docker.errors.DockerException as failed:
         raise _unreachable(failed, verb) from failed
+
+
+def disk_is_full(said: str) -> bool:
+    """Whether the engine, or its builder, says that its disk is full: there is no status for that."""
+    return os.strerror(errno.ENOSPC).lower() in said.lower()
 
 
 def connect() -> Engine:
@@ -316,7 +336,7 @@ class Engine:
             except EngineRefused as refused:
                 if refused.status != 409 or time.monotonic() > deadline:
                     raise
-                self._remove_never_started(name)
+                self.remove_never_started(name)
                 time.sleep(0.05)
         attached = self.client.attach_socket(made, {"stdin": 1, "stream": 1})
         try:
@@ -327,9 +347,9 @@ class Engine:
             attached.close()
             self.remove(made)
 
-    def _remove_never_started(self, name: str) -> None:
-        """A holder killed between creating and starting leaves a container that never ends by itself."""
-        found = self.find(name)
+    def remove_never_started(self, container: str) -> None:
+        """A client killed between creating and starting leaves a container that never ends by itself."""
+        found = self.find(container)
         if found is None or found["State"]["Status"] != "created":
             return
         created = datetime.fromisoformat(found["Created"][:19]).replace(tzinfo=UTC)
@@ -352,29 +372,34 @@ class Engine:
     ) -> bytes:
         """Run one command in a container of its own, which is removed; returns what it printed.
 
-        What an interrupted command leaves of it is known by `app`, whose lock the command holds.
+        It ends and goes by itself when this client dies meanwhile. One that never started is known by `app`,
+        whose lock the command holds, or by its age.
         """
+        made = ""
         with asking_docker_to(f"run {command[0]}"):
             host_config = self.client.create_host_config(
+                auto_remove=True,
                 network_mode=network_mode,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
                 read_only=True,
                 mounts=list(mounts),
             )
-            made = self.client.create_container(
-                image,
-                command=list(command),
-                host_config=host_config,
-                labels={label.ROLE: "task", **({label.APP: app} if app else {})},
-                entrypoint=[],
-            )["Id"]
             try:
+                made = self.client.create_container(
+                    image,
+                    command=list(command),
+                    host_config=host_config,
+                    labels={label.ROLE: "task", **({label.APP: app} if app else {})},
+                    entrypoint=[],
+                )["Id"]
+                # Before it starts: once it has ended, its log is gone with it.
+                printed = self.client.attach(made, stdout=True, stderr=False, stream=True)
                 self.client.start(made)
-                self.client.wait(made, timeout=REQUEST_SECONDS)
-                return bytes(self.client.logs(made, stdout=True, stderr=False))
+                return b"".join(printed)
             finally:
-                self.client.remove_container(made, force=True, v=True)
+                if made:
+                    self.remove(made)
 
     # Images
 
@@ -452,6 +477,12 @@ class Engine:
         with asking_docker_to("list networks"):
             listed = self.client.networks()
         return [_network(each) for each in listed]
+
+    def members(self, network: str) -> dict[str, str]:
+        """The addresses of the containers in a network, by name, whoever made them."""
+        with asking_docker_to(f"inspect network {network}"):
+            inside = self.client.inspect_network(network)["Containers"] or {}
+        return {each["Name"]: each["IPv4Address"].partition("/")[0] for each in inside.values()}
 
     def create_network(
         self, name: str, subnet: str, ip_range: str, gateway: str, labels: Mapping[str, str]

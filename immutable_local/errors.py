@@ -89,8 +89,16 @@ class EngineRefused(ImmError):
 
     code = "engine_refused"
 
-    def __init__(self, message: str, *, status: int = 0, explanation: str = "", hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status: int = 0,
+        explanation: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, code=code, hint=hint)
         self.status = status
         self.explanation = explanation
 

@@ -64,12 +64,15 @@ def _public_path(service: Service) -> str:
 
 def point_back(at: Deployment, release: Release, plan: Plan, held: Sequence[str]) -> None:
     """Undo a flip: what was live is live again, or waited for again; what the new one is at may end."""
+    # Until it is taken back nobody knows: the session may have ended before it flipped, or after.
+    at.tell.reached = f"release {release.number} may be live already: imm status tells"
     live = at.found.live
     if live is None:
         at.host.proxy.withdraw(at.host.session, at.app)
     else:
         told = replace(live, held=tuple(held)).to_json()
         at.host.proxy.point(at.host.session, at.app, live.slots, held, told)
+    at.tell.reached = ""
     # What waits counts as in flight.
     leaving = {each.service: each.slot for each in plan.moving if each.service not in held}
     drain.wait_until_idle(at.host, at.app, leaving, release.app.services, at.tell)

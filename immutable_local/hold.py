@@ -26,12 +26,13 @@ def make_room(at: Deployment, plan: Plan, undo: Undo) -> tuple[str, ...]:
     held = tuple(each.name for each in waiting)
     with at.tell.step("hold"):
         undo.by(start_again, at)
-        parking.begin(at.host, at.app, waiting)
+        parking.begin(at.host, at.found.structure, at.app, live.slots, waiting)
         holding = replace(live, held=held)
         at.host.proxy.point(at.host.session, at.app, live.slots, held, holding.to_json())
         slots = {name: live.services[name].slot for name in held}
         drain.wait_until_idle(at.host, at.app, slots, waiting, at.tell)
     with at.tell.step("stop_old"):
+        parking.stopping(at.host, at.app, waiting)
         names = {name for each in plan.stop_first for name in live.services[each].instances}
 
         def stop(container: Container) -> None:

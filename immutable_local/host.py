@@ -11,6 +11,7 @@ import json
 import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from immutable_local import labels as label
 from immutable_local import lock, network
 from immutable_local.engine import Container, Engine, endpoint, volume_mount
-from immutable_local.errors import EngineRefused, ImmError, ProxyError, UsageError
+from immutable_local.errors import EngineRefused, ImmError, Locked, ProxyError, UsageError
 from immutable_local.proxy import Proxy, choose
 from immutable_local.routes import Structure
 from immutable_local.sidecar.session import Session
@@ -26,6 +27,8 @@ from immutable_local.undo import Undo
 from immutable_local.wait import until
 
 PROXY = "imm-proxy"
+# The name of one that is to replace it, until it does.
+NEXT = "imm-proxy-next"
 SIDECAR = "imm-sidecar"
 STATE_VOLUME = "imm-state"
 PROXY_VOLUME = "imm-proxy"
@@ -75,11 +78,16 @@ class Host:
 
 
 def find(engine: Engine) -> dict[str, Container]:
-    """The proxy's and the sidecar's containers, by role, running or not."""
-    listed = engine.containers({label.ROLE: ""})
-    return {
-        each.labels[label.ROLE]: each for each in listed if each.labels[label.ROLE] in ("proxy", "sidecar")
-    }
+    """The proxy's and the sidecar's containers, by role, running or not.
+
+    "next" is a proxy that was to replace the other one when that was interrupted: it may be the one that
+    runs.
+    """
+    found = {}
+    for each in engine.containers({label.ROLE: ""}):
+        if each.labels[label.ROLE] in ("proxy", "sidecar"):
+            found["next" if each.name == NEXT else each.labels[label.ROLE]] = each
+    return found
 
 
 def attach(engine: Engine) -> Host | None:
@@ -88,7 +96,10 @@ def attach(engine: Engine) -> Host | None:
     A sidecar that stopped is started, and nothing else: an engine that is restarted may try it before the
     proxy runs, and then leaves it stopped.
     """
-    found = find(engine)
+    return _attach(engine, find(engine))
+
+
+def _attach(engine: Engine, found: Mapping[str, Container]) -> Host | None:
     if not (_runs(found.get("proxy")) and "sidecar" in found):
         return None
     if not found["sidecar"].running:
@@ -105,8 +116,9 @@ def look(engine: Engine) -> Host | None:
 
     Raises ProxyError when what imm keeps there can't be asked: that isn't the same as nothing.
     """
-    host = attach(engine)
-    if host is None and engine.volume(STATE_VOLUME) is not None:
+    found = find(engine)
+    host = _attach(engine, found)
+    if host is None and (found or engine.volume(STATE_VOLUME) is not None):
         raise ProxyError(
             "imm's proxy or its sidecar doesn't run here: what is live and what happened can't be told",
             code="proxy_absent",
@@ -122,17 +134,21 @@ def ensure(engine: Engine, report: Callable[[str], Any], change: Mapping[str, An
     to run otherwise is replaced, its apps stay. Raises ImmError when a name or the port is taken, and then
     leaves nothing behind that wasn't there before.
     """
+    for each in engine.containers({label.ROLE: "task"}):
+        if label.APP not in each.labels and each.state == "created":
+            engine.remove_never_started(each.id)
     ready = _ready_already(engine, change or {})
     if ready is not None:
         return ready
     python = image_for(engine, PYTHON_IMAGES)
     # Before there is a sidecar there is no lock of its: of several first deployments one makes the host.
-    with engine.name_held(MAKING, python, MAKING_SECONDS):
+    with ExitStack() as held:
+        _hold_the_name(engine, python, held)
         ready = _ready_already(engine, change or {})
         if ready is not None:
             return ready
         with Undo(report) as undo:
-            found = find(engine)
+            found = _settled(engine, find(engine))
             _make(engine, replace(_asked(engine, found), **(change or {})), found, undo, report)
             host = _ready(engine)
             undo.by(host.close)
@@ -140,6 +156,18 @@ def ensure(engine: Engine, report: Callable[[str], Any], change: Mapping[str, An
                 host.proxy.load(engine, host.session, host.structures(), settle=False)
             undo.keep()
         return host
+
+
+def _hold_the_name(engine: Engine, image: str, held: ExitStack) -> None:
+    try:
+        held.enter_context(engine.name_held(MAKING, image, MAKING_SECONDS))
+    except EngineRefused as refused:
+        if refused.status != 409:
+            raise
+        raise Locked(
+            f"another command has been making this host's proxy for {MAKING_SECONDS:.0f} s",
+            hint=f"wait for it; if its client is gone or frozen: docker rm -f {MAKING}",
+        ) from refused
 
 
 def checked(change: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -169,7 +197,7 @@ def proxy_images(asked: Asked) -> Sequence[str]:
 def take_down(engine: Engine) -> list[str]:
     """Remove the proxy, its sidecar and its network; the volumes stay. Returns what was removed."""
     removed = []
-    for name in (SIDECAR, PROXY):
+    for name in (SIDECAR, NEXT, PROXY):
         found = engine.find(name)
         if found is not None and label.ROLE in (found["Config"].get("Labels") or {}):
             engine.stop(name, 5)
@@ -200,10 +228,13 @@ def image_for(engine: Engine, candidates: Sequence[str]) -> str:
 
 def _ready_already(engine: Engine, change: Mapping[str, Any]) -> Host | None:
     """The host when nothing has to be made; its sidecar restarted when the proxy left it behind."""
-    host = attach(engine)
+    found = find(engine)
+    host = _attach(engine, found)
     if host is None:
         return None
-    if replace(host.asked, **change) != host.asked:
+    # Out of its network nobody reaches it: it is made anew, as when it is to run otherwise.
+    right = "next" not in found and network.PROXY_NETWORK in found["proxy"].addresses
+    if not right or replace(host.asked, **change) != host.asked:
         host.close()
         return None
     if host.session.ask("hello")["interfaces"]:
@@ -214,15 +245,30 @@ def _ready_already(engine: Engine, change: Mapping[str, Any]) -> Host | None:
     return _ready(engine)
 
 
+def _settled(engine: Engine, found: dict[str, Container]) -> dict[str, Container]:
+    """Finish or undo a replacement of the proxy that was interrupted; returns what there is then."""
+    after = found.get("next")
+    if after is None:
+        return found
+    before = found.get("proxy")
+    if before is not None and (before.running or not after.running):
+        engine.remove(after.id)
+    else:
+        if before is not None:
+            engine.remove(before.id)
+        engine.rename(after.id, PROXY)
+    return find(engine)
+
+
 def _runs(container: Container | None) -> bool:
     return container is not None and container.running
 
 
 def _asked(engine: Engine, found: Mapping[str, Container]) -> Asked:
     """How the proxy was asked to run, as its label says, or its sidecar's, or what is left on the volume."""
-    for each in found.values():
-        if label.CONFIGURATION in each.labels:
-            return Asked(**json.loads(each.labels[label.CONFIGURATION]))
+    for role in ("proxy", "sidecar"):
+        if role in found and label.CONFIGURATION in found[role].labels:
+            return Asked(**json.loads(found[role].labels[label.CONFIGURATION]))
     if engine.volume(PROXY_VOLUME) is not None:
         image = image_for(engine, PYTHON_IMAGES)
         mounts = [volume_mount(PROXY_VOLUME, "/imm/proxy", read_only=True)]
@@ -242,8 +288,11 @@ def _make(
     proxy = choose(wanted.kind)
     python = image_for(engine, PYTHON_IMAGES)
     image = image_for(engine, proxy.images)
+    before = found or engine.containers({label.ROLE: "instance"})
     for name in (STATE_VOLUME, PROXY_VOLUME):
         volume = engine.volume(name)
+        if volume is None and before:
+            report(_lost(engine, name))
         if volume is None:
             engine.create_volume(name, {label.ROLE: "state"})
             undo.by(engine.remove_volume, name)
@@ -254,7 +303,11 @@ def _make(
         undo.by(engine.remove_network, network.PROXY_NETWORK)
     configuration = json.dumps(asdict(wanted), sort_keys=True)
     current = found.get("proxy")
-    if current is None or current.labels.get(label.CONFIGURATION) != configuration:
+    if (
+        current is None
+        or current.labels.get(label.CONFIGURATION) != configuration
+        or (current.running and network.PROXY_NETWORK not in current.addresses)
+    ):
         if current is not None and current.running and _runs(found.get("sidecar")):
             _write_beforehand(engine, proxy, current, found["sidecar"])
         _replace_proxy(engine, proxy, image, wanted, configuration, current, undo, report)
@@ -269,6 +322,20 @@ def _make(
         engine.start(SIDECAR)
     except EngineRefused as refused:
         raise _did_not_come_up(engine) from refused
+
+
+def _lost(engine: Engine, volume: str) -> str:
+    """What went with a volume that somebody removed, and how to go on."""
+    if volume == STATE_VOLUME:
+        return (
+            f"the volume {volume} is gone, and with it every app's history, secrets and kept logs;"
+            " what is live stays live. Set secrets again with imm secret set"
+        )
+    apps = sorted({each.labels[label.APP] for each in engine.containers({label.ROLE: "instance"})})
+    return (
+        f"the volume {volume} is gone, and with it which releases are live: nobody reaches"
+        f" {', '.join(apps) or 'any app'}. imm up brings an app back, each from its own folder"
+    )
 
 
 def _write_beforehand(engine: Engine, proxy: Proxy, current: Container, sidecar: Container) -> None:
@@ -292,7 +359,7 @@ def _replace_proxy(
     report: Callable[[str], Any],
 ) -> None:
     """Create the new proxy whole, beside the old; then stop one and start the other."""
-    name = f"{PROXY}-next" if current is not None else PROXY
+    name = NEXT if current is not None else PROXY
     if engine.find(name) is not None:
         _remove_ours(engine, name)
     if current is not None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from immutable_local import labels as label
 from immutable_local.app import App, Build, Service
-from immutable_local.engine import Engine, Image, context_paths, pack_context
+from immutable_local.engine import FREE_SPACE, Engine, Image, context_paths, disk_is_full, pack_context
 from immutable_local.errors import BuildFailed, EngineRefused, ImmError
 from immutable_local.events import Teller
 from immutable_local.release import Pin, Release, content_of, digest
@@ -61,10 +61,15 @@ def build(
     with ThreadPoolExecutor(1) as beside:
         source = beside.submit(source_digest, engine, folder, app.build)
         program = buildkit_program()
-        if program is not None:
-            built = _build_by_cli(engine, program, app, folder, tell, fresh)
-        else:
-            built = _build_by_api(engine, app, folder, tell, fresh)
+        try:
+            if program is not None:
+                built = _build_by_cli(engine, program, app, folder, tell, fresh)
+            else:
+                built = _build_by_api(engine, app, folder, tell, fresh)
+        except BuildFailed:
+            # An engine that went away failed it, not the Dockerfile: then this raises instead.
+            engine.version()
+            raise
         image = _found(engine, built)
         return Pin("", image.id, content_of(image.layers, image.config)), source.result()
 
@@ -119,7 +124,12 @@ def seal(engine: Engine, release: Release, number: int, source: str | None) -> R
     reference = f"{repository(app)}:{number}"
     for said in engine.build(packed, tag=reference):
         if "error" in said:
-            raise BuildFailed(f"release {number} of {app} could not be sealed", details=[str(said["error"])])
+            raise BuildFailed(
+                f"release {number} of {app} could not be sealed",
+                code="disk_full" if disk_is_full(str(said["error"])) else None,
+                details=[str(said["error"])],
+                hint=FREE_SPACE if disk_is_full(str(said["error"])) else "imm doctor looks closer",
+            )
     return Release(release.app, release.pins, number, _found(engine, reference).id)
 
 
@@ -326,10 +336,12 @@ def _build_failed(lines: list[str]) -> BuildFailed:
     lines = [
         line for line in lines if line.strip() and not re.fullmatch(r"#\d+ sha256:[0-9a-f]+", line.strip())
     ]
+    full = disk_is_full("\n".join(lines[-SHOWN_LINES:]))
     return BuildFailed(
-        "the image could not be built",
+        "the image could not be built" + (": the engine's disk is full" if full else ""),
+        code="disk_full" if full else None,
         details=["last lines of the builder's output:", *(f"  {line}" for line in lines[-SHOWN_LINES:])],
-        hint="correct the Dockerfile or what it copies, then run imm up",
+        hint=FREE_SPACE if full else "correct the Dockerfile or what it copies, then run imm up",
     )
 
 

@@ -107,17 +107,30 @@ def start(
             secret.hand_over(engine, container, secrets, user)
         # A client that was away and lost its lock starts nothing beside what its successor started.
         session.ask("still_locked", name=f"app-{app}")
-        _start(engine, container, name, service)
+        _start(engine, container, name, service, network_name, address)
     except BaseException:
         engine.remove(container)
         raise
     return Instance(name, container, service, slot, address)
 
 
-def _start(engine: Engine, container: str, name: str, service: Service) -> None:
+def _start(
+    engine: Engine, container: str, name: str, service: Service, in_network: str, address: str | None
+) -> None:
     try:
         engine.start(container)
     except EngineRefused as refused:
+        members = engine.members(in_network)
+        holder = next((each for each in members if members[each] == address and each != name), None)
+        if holder is not None:
+            raise ImmError(
+                f"{name} did not start: {address}, its address in {in_network}, is {holder}'s",
+                code="address_taken",
+                hint=f"docker network disconnect {in_network} {holder}, then run the command again:"
+                " imm keeps the lower half of the subnet for itself",
+            ) from refused
+        if refused.code == "disk_full":
+            raise
         raise ImmError(
             f"{name} did not start",
             code="not_started",
@@ -128,6 +141,8 @@ def _start(engine: Engine, container: str, name: str, service: Service) -> None:
 
 def discard(engine: Engine, session: Session, app: str, container: str, name: str) -> None:
     """Remove an instance that never served; its log is kept, if it can be."""
+    # A client that lost its lock removes nothing: its successor may have found this one live.
+    session.ask("still_locked", name=f"app-{app}")
     try:
         keep_log(engine, session, app, container, name)
     finally:

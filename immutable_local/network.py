@@ -101,7 +101,8 @@ def proxy_address(subnet: str, taken: str | None = None) -> str:
 
 
 def give_addresses(structure: Structure, subnet: str, service: str, replicas: int) -> Structure:
-    """The structure with an address for every replica of a service, in both slots. Given ones are kept.
+    """The structure with an address for every replica of a service, in both slots. Given ones are kept,
+    but for those of a network that is gone.
 
     Raises ImmError when the subnet's lower half is full.
     """
@@ -110,7 +111,8 @@ def give_addresses(structure: Structure, subnet: str, service: str, replicas: in
     free = (a for a in (str(base + n) for n in range(FIRST_SLOT, LAST_SLOT + 1)) if a not in used)
     given: dict[Slot, tuple[str, ...]] = {}
     for slot in SLOTS:
-        mine = list(structure.addresses.get(service, {}).get(slot, ()))
+        before = structure.addresses.get(service, {}).get(slot, ())
+        mine = [each for each in before if ipaddress.IPv4Address(each) in ipaddress.IPv4Network(subnet)]
         while len(mine) < replicas:
             address = next(free, None)
             if address is None:

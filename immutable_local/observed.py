@@ -9,7 +9,8 @@ from typing import Any
 from immutable_local import image
 from immutable_local import labels as label
 from immutable_local.engine import Container, Engine
-from immutable_local.release import Release, unseal, way_back
+from immutable_local.network import app_network
+from immutable_local.release import WAS_LIVE, Release, unseal, way_back
 from immutable_local.routes import Slot, Structure
 from immutable_local.sidecar.session import Session
 from immutable_local.who import Origin
@@ -112,7 +113,7 @@ class Observed:
     @property
     def revertable(self) -> list[int]:
         """The releases that were live and that the engine still holds, newest first."""
-        was_live = {each["release"] for each in self.records if each["event"] in ("went_live", "reverted")}
+        was_live = {each["release"] for each in self.records if each["event"] in WAS_LIVE}
         live = self.live.release if self.live else None
         return sorted((number for number in was_live & set(self.sealed) if number != live), reverse=True)
 
@@ -121,9 +122,18 @@ class Observed:
         return way_back(self.records)
 
     def running(self, service: str) -> list[Container]:
-        """The live instances of a service that run."""
-        names = self.live.services[service].instances if self.live and service in self.live.services else ()
-        return [each for each in self.containers if each.name in names and each.running]
+        """The live instances of a service that run, and that the app's network leads to."""
+        if self.live is None or service not in self.live.services:
+            return []
+        mine = self.live.services[service]
+        side = self.structure.sides.get(service, {}).get(mine.slot) if self.structure else None
+        found = []
+        for each in self.containers:
+            address = each.addresses.get(app_network(self.app))
+            reached = address in side.addresses if side is not None else address is not None
+            if each.name in mine.instances and each.running and reached:
+                found.append(each)
+        return found
 
 
 NOTHING: Mapping[str, Any] = {

@@ -12,8 +12,13 @@ from immutable_local.routes import Slot, Structure
 PROGRAM = Path(__file__).parent / "sidecar" / "parking.py"
 
 
-def begin(host: Host, app: str, services: Sequence[Service]) -> None:
-    """Be ready to park the requests of these services, each within its bounds of time and number."""
+def begin(
+    host: Host, structure: Structure | None, app: str, slots: Mapping[str, Slot], services: Sequence[Service]
+) -> None:
+    """Be ready to park the requests of these services, each within its bounds of time and number.
+
+    When this client dies before it has stopped the instances of `slots`, requests go on to those.
+    """
     for service in services:
         host.session.ask(
             "park",
@@ -22,8 +27,15 @@ def begin(host: Host, app: str, services: Sequence[Service]) -> None:
             program=PROGRAM.read_text(),
             seconds=service.hold,
             most=service.hold_requests,
+            back=_where(structure, slots, service.name),
             tcp=host.proxy.parks_on_tcp,
         )
+
+
+def stopping(host: Host, app: str, services: Sequence[Service]) -> None:
+    """The old instances of these services are about to stop: nothing goes back to them meanwhile."""
+    for service in services:
+        host.session.ask("park_stopping", app=app, service=service.name, seconds=service.stop_grace_period)
 
 
 def release(
@@ -31,9 +43,12 @@ def release(
 ) -> None:
     """Let parked requests go on to the instances of these slots."""
     for service in services:
-        side = (
-            structure.sides.get(service, {}).get(slots[service]) if structure and service in slots else None
-        )
-        if structure is not None and side is not None:
-            to = [[address, side.port] for address in side.addresses]
+        to = _where(structure, slots, service)
+        if structure is not None and to:
             host.session.ask("park_release", app=structure.app, service=service, to=to)
+
+
+def _where(structure: Structure | None, slots: Mapping[str, Slot], service: str) -> list[tuple[str, int]]:
+    """Host and port of a service's instances in its slot."""
+    side = structure.sides.get(service, {}).get(slots[service]) if structure and service in slots else None
+    return [(address, side.port) for address in side.addresses] if side else []

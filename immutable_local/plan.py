@@ -125,15 +125,13 @@ def _why(asked: Release, before: Release | None, service: Service, observed: Obs
         if changed:
             causes.append(f"secret changed: {', '.join(changed)}")
         return "; ".join(causes) or "its settings changed"
-    missing = len(now.instances) - len(observed.running(service.name))
-    if missing:
-        gone = [
-            name
-            for name in now.instances
-            if name not in {each.name for each in observed.running(service.name)}
-        ]
-        return f"instance gone: {', '.join(gone)}"
-    return ""
+    reached = {each.name for each in observed.running(service.name)}
+    missing = [name for name in now.instances if name not in reached]
+    if not missing:
+        return ""
+    running = {each.name for each in observed.containers if each.running}
+    cut_off = all(name in running for name in missing)
+    return f"instance {'cut off from its network' if cut_off else 'gone'}: {', '.join(missing)}"
 
 
 def _stop_first(

@@ -8,6 +8,7 @@ from typing import Any
 from immutable_local import image
 from immutable_local.engine import Engine
 from immutable_local.observed import Observed
+from immutable_local.release import WAS_LIVE
 
 
 def too_old(
@@ -16,7 +17,7 @@ def too_old(
     """The sealed releases that go: all but the live one and the `keep` that were live most recently. Pure."""
     latest: dict[int, int] = {}
     for position, record in enumerate(records):
-        if record["event"] in ("went_live", "reverted"):
+        if record["event"] in WAS_LIVE:
             latest[record["release"]] = position
     recent = sorted(
         (number for number in latest if number != live and number in sealed), key=lambda n: -latest[n]

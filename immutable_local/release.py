@@ -31,6 +31,9 @@ RUNS_BY = (
     "WorkingDir",
 )
 
+# What the ledger says of a release that was live, or was found after the history of it was lost.
+WAS_LIVE = ("went_live", "reverted", "found")
+
 
 def digest(value: Any) -> str:
     """SHA-256 of a value as canonical JSON, in hexadecimal."""
@@ -127,7 +130,7 @@ def way_back(records: Sequence[Mapping[str, Any]]) -> list[int]:
     """
     path: list[int] = []
     for record in records:
-        if record["event"] not in ("went_live", "reverted"):
+        if record["event"] not in WAS_LIVE:
             continue
         number = record["release"]
         if record["event"] == "reverted" and number in path:
@@ -141,4 +144,6 @@ def way_back(records: Sequence[Mapping[str, Any]]) -> list[int]:
 
 def numbers(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """The number of each identity that was ever sealed."""
-    return {record["identity"]: record["release"] for record in records if record["event"] == "sealed"}
+    return {
+        record["identity"]: record["release"] for record in records if record["event"] in ("sealed", "found")
+    }

@@ -63,6 +63,8 @@ def sealed(at: Deployment, asked: Release, source: str | None, undo: Undo) -> Re
     known = numbers(at.found.records)
     number = known.get(identity) or max([*known.values(), *at.found.sealed], default=0) + 1
     undo.by(forget, at, number)
+    # A client that was away and lost its lock takes no number that its successor gave to something else.
+    at.host.session.ask("still_locked", name=f"app-{at.app}")
     release = image.seal(at.engine, asked, number, source)
     ledger.append(at.host.session, at.app, "sealed", release=number, identity=identity)
     return release

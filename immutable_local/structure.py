@@ -6,7 +6,7 @@ from immutable_local import labels as label
 from immutable_local import lock, network, volume
 from immutable_local.app import App
 from immutable_local.deployment import Deployment
-from immutable_local.errors import ConfigError
+from immutable_local.errors import ConfigError, EngineRefused
 from immutable_local.host import Host
 from immutable_local.observed import Observed
 from immutable_local.plan import Plan
@@ -142,4 +142,11 @@ def remove_network(at: Deployment) -> None:
     for proxy in at.engine.containers({label.ROLE: "proxy"}):
         if name in proxy.addresses:
             at.engine.leave(name, proxy.id)
-    at.engine.remove_network(name)
+    try:
+        at.engine.remove_network(name)
+    except EngineRefused as refused:
+        # Somebody else put a container of theirs into it.
+        theirs = at.engine.members(name) if refused.status == 403 else {}
+        if not theirs:
+            raise
+        at.tell.warn(f"the network {name} stays: {', '.join(theirs)} is in it")

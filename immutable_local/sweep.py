@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from immutable_local import drain, health, image, instance, ledger, parking
+from immutable_local import drain, health, image, instance, ledger, network, parking
 from immutable_local import labels as label
 from immutable_local.engine import Container
 from immutable_local.errors import EngineRefused, Unhealthy
@@ -24,6 +24,9 @@ from immutable_local.who import who
 
 def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observed:
     """Leave what is live, and nothing else; returns what is there then. `command` is the one that sweeps."""
+    _rejoin(host, observed)
+    if _history_is_lost(observed):
+        observed = _begin_history_anew(host, observed, tell)
     strays = stray_instances(observed)
     orphans = [number for number in observed.sealed if number not in _known(observed)]
     left = [*strays, *orphans, *observed.unsealed, *observed.tasks]
@@ -56,6 +59,42 @@ def stray_instances(observed: Observed) -> list[Container]:
     """Instances of the app that the live link doesn't name."""
     named = observed.live.instances if observed.live else set()
     return [each for each in observed.containers if each.name not in named]
+
+
+def _rejoin(host: Host, observed: Observed) -> None:
+    """Somebody took the proxy out of the network of an app that is live: it is put back."""
+    name = network.app_network(observed.app)
+    proxy = host.engine.containers({label.ROLE: "proxy"})[0]
+    if observed.live is None or name in proxy.addresses:
+        return
+    found = next((each for each in host.engine.networks() if each.name == name and each.subnet), None)
+    # Without a network its instances are cut off, and replaced by the plan.
+    if found is not None:
+        host.engine.join(name, proxy.id, network.proxy_address(found.subnet or ""))
+
+
+def _history_is_lost(observed: Observed) -> bool:
+    """Whether there are releases and no history: imm's state volume was removed, or is another engine's."""
+    return not observed.records and observed.doing is None and bool(observed.live or observed.sealed)
+
+
+def _begin_history_anew(host: Host, observed: Observed, tell: Teller) -> Observed:
+    """Releases that are still here keep their numbers and can be reverted to; say so, and what is lost."""
+    live = observed.live.release if observed.live else None
+    for number in sorted(observed.sealed):
+        identity = observed.sealed[number][1][label.IDENTITY]
+        ledger.append(host.session, observed.app, "found", release=number, identity=identity)
+    found = [number for number in sorted(observed.sealed) if number != live]
+    told = [f"the history of {observed.app} is lost"]
+    told += [f"release {live} is still live"] if live is not None else []
+    told += [f"found, and can be reverted to: {', '.join(map(str, found))}"] if found else []
+    given = {
+        name for each in (observed.live.services.values() if observed.live else ()) for name in each.secrets
+    }
+    gone = sorted(given - set(observed.secrets))
+    told += [f"set again: imm secret set {name}" for name in gone]
+    tell.warn("; ".join(told))
+    return observe(host.engine, host.session, observed.app)
 
 
 def let_go(host: Host, observed: Observed, live: Live, tell: Teller) -> None:
@@ -92,7 +131,7 @@ def _let_pass(host: Host, observed: Observed, live: Live) -> None:
 def _known(observed: Observed) -> set[int]:
     """The releases that a record of the ledger names: a sealed image that none names was never announced."""
     live = {observed.live.release} if observed.live else set()
-    return live | {record["release"] for record in observed.records if record["event"] == "sealed"}
+    return live | {record["release"] for record in observed.records if record["event"] in ("sealed", "found")}
 
 
 def _instance(release: Release, observed: Observed, live: Live, container: Container) -> Instance:

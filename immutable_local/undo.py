@@ -24,6 +24,10 @@ class Undo:
         """Undo by calling `step(*arguments)`."""
         self._steps.callback(self._run, step, arguments)
 
+    def only_after(self, step: Callable[..., Any], *arguments: Any) -> None:
+        """Undo by calling `step`, and what was begun before only when that went well: else it is in use."""
+        self._steps.callback(self._run, step, arguments, decisive=True)
+
     def keep(self) -> None:
         """The point of no return: nothing of what was begun is undone any more."""
         self._steps.pop_all()
@@ -36,8 +40,10 @@ class Undo:
     ) -> None:
         self._steps.close()
 
-    def _run(self, step: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    def _run(self, step: Callable[..., Any], arguments: tuple[Any, ...], decisive: bool = False) -> None:
         try:
             step(*arguments)
         except ImmError as failed:
+            if decisive:
+                self._steps.pop_all()
             self._report(f"while undoing ({step.__name__}): {failed.message}; the next command finishes it")

@@ -104,11 +104,11 @@ class Running:
     def interrupt(self, number: int = signal.SIGINT) -> None:
         self.process.send_signal(number)
 
-    def ends(self, expect: int = 0) -> Outcome:
-        """Wait for its end, and look at its exit code."""
+    def ends(self, *expect: int) -> Outcome:
+        """Wait for its end, and look at its exit code: 0, or one of these."""
         stderr = self.process.communicate(timeout=COMMAND_SECONDS)[1]
         outcome = Outcome(self.process.returncode, self.output.read_text(), stderr)
-        assert outcome.code == expect, f"ended with {outcome.code}:\n{outcome.stdout}{stderr}"
+        assert outcome.code in (expect or (0,)), f"ended with {outcome.code}:\n{outcome.stdout}{stderr}"
         return outcome
 
 
@@ -245,7 +245,7 @@ class Host:
             running = Running(process, Path(output.name))
             try:
                 until(lambda: True if running.has_begun(step) else None, COMMAND_SECONDS, pause=0.01)
-                assert running.has_begun(step), running.ends(expect=0)
+                assert running.has_begun(step), running.ends()
                 yield running
             finally:
                 process.terminate()

@@ -293,7 +293,7 @@ def check(host: Host, project: Project, live: int | None, version: str | None = 
     assert (state["structure"] is None) == (live is None)
     networks = host.engine.networks(filters={"label": f"imm.app={project.name}"})
     assert [each["Name"] for each in networks] == ([f"imm-app-{project.name}"] if live else [])
-    sealed = {each["release"] for each in state["records"] if each["event"] == "sealed"}
+    sealed = {each["release"] for each in state["records"] if each["event"] in ("sealed", "found")}
     tags = [f"imm.local/app/{project.name}:{number}" for number in host.releases(project)]
     assert host.images(project) == sorted(tags), "a build or a sealed image that nobody announced is left"
     assert set(host.releases(project)) <= sealed
@@ -312,6 +312,7 @@ class Subject:
         self.writers = writers
         self.app = host.project()
         self.count = 0
+        self.interrupted_at: str | None = None
         self.versions: dict[int, str] = {}
         if writers == "one":
             web = {"volumes": ["data:/data"], "hold": f"{HOLD_SECONDS:g}s", **web}
@@ -369,7 +370,8 @@ class Subject:
             killed = self._die(kill, words)
             self._after(kill, before, was, goal, holdings, clients)
             again = time.monotonic()
-        held = self.writers == "one" and kill.signal == Signals.SIGKILL
+        # Killed before it stopped the old instance, requests go on to that one.
+        held = self.writers == "one" and kill.signal == Signals.SIGKILL and self.interrupted_at != "hold"
         lost = clients.lost(but=[(killed - HOLD_SECONDS, again)] if held else [])
         assert not lost, (
             f"{len(lost)} of {len(clients.answers)} lost; kill at {killed}, again at {again}: {lost[:3]}"
@@ -397,6 +399,7 @@ class Subject:
         clients: Clients | None,
     ) -> None:
         after = look(self.host, self.app)
+        self.interrupted_at = (after["doing"] or {}).get("step")
         survivor = live_number(after)
         new = [
             each["release"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -77,3 +78,23 @@ def test_links_inside_the_repository_lead_somewhere(page: Path) -> None:
     """A relative link resolves."""
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_test_that_reliability_names_exists() -> None:
+    """A promise that names no test, or one that is gone, isn't held by anything."""
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`(tests/[a-z_/]+\.py)::([\w:]+)`", text)
+    assert named
+    assert [f"{file}::{name}" for file, name in named if name not in obligations_of(ROOT / file)] == []
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| what |")]
+    assert [row for row in rows if "`tests/" not in row] == []
+
+
+def obligations_of(file: Path) -> set[str]:
+    """The tests of a file, those of classes as pytest names them."""
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        inside = node.body if isinstance(node, ast.ClassDef) else [node]
+        prefix = f"{node.name}::" if isinstance(node, ast.ClassDef) else ""
+        found |= {prefix + each.name for each in inside if isinstance(each, ast.FunctionDef)}
+    return {each for each in found if each.split("::")[-1].startswith("test_")}

@@ -6,10 +6,14 @@ import getpass
 import re
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
+from immutable_local.engine import connect
+from immutable_local.sidecar.program import HEARTBEAT_SECONDS
 from tests.host import HEALTHCHECK, Host, Project
+from tests.wire import Wire
 
 # Its instances boot when the test lets them go.
 WAITS = {"behave": "wait", "healthcheck": {**HEALTHCHECK, "start_period": "90s"}}
@@ -32,6 +36,29 @@ def test_two_at_once_are_one_after_the_other_or_refused(host: Host, app: Project
             assert first.ends().result["outcome"] == "live"
             waited = second.ends().result
     assert (waited["outcome"], waited["release"]) == ("unchanged", 2)
+
+
+@pytest.mark.parametrize("way", ["cut", "silence"])
+def test_a_holder_whose_connection_is_lost_loses_the_lock_and_changes_nothing(
+    host: Host, app: Project, tmp_path: Path, way: str
+):
+    """At once when the connection ends; within the heartbeat when it falls silent, which nobody is told."""
+    host.up(app)
+    app.version("2", **WAITS)
+    with (
+        Wire(tmp_path, connect().local.removeprefix("unix://")) as wire,
+        host.begun(app, "up", step="check_health", DOCKER_HOST=wire.url) as holder,
+    ):
+        getattr(wire, way)()
+        app.version("3", environment=None, healthcheck=HEALTHCHECK)
+        result = host.up(app, "--wait", f"{HEARTBEAT_SECONDS + 2:.0f}s").result
+        assert (result["outcome"], result["previous"]) == ("live", 1)
+        before = host.instances(app)
+        wire.cut()
+        error = holder.ends(1, 4).error
+    assert error["code"] in ("session_lost", "engine_unreachable") and error["hint"]
+    assert host.get("/version") == "3"
+    assert [each["Id"] for each in host.instances(app)] == [each["Id"] for each in before]
 
 
 def test_looking_takes_no_lock(host: Host, app: Project):
@@ -64,7 +91,7 @@ def test_an_interruption_during_the_health_check_undoes_everything(
         host.begun(app.version("2", **WAITS), "up", step="check_health") as running,
     ):
         running.interrupt(number)
-        ended = running.ends(expect=1)
+        ended = running.ends(1)
     assert ended.error["code"] == "interrupted"
     assert "next:" in ended.stderr
     assert host.get("/version") == "1"
@@ -80,7 +107,7 @@ def test_an_interrupted_first_release_leaves_nothing(host: Host, app: Project):
         host.begun(app.version("1", **WAITS), "up", step="check_health") as running,
     ):
         running.interrupt()
-        running.ends(expect=1)
+        running.ends(1)
     assert host.status(app)["live"] is None
 
 
@@ -90,7 +117,7 @@ def test_what_a_killed_command_left_is_swept_by_the_next(host: Host, app: Projec
     before = host.holdings()
     with host.begun(app.version("2", **WAITS), "up", step="check_health") as running:
         running.interrupt(signal.SIGKILL)
-        running.ends(expect=-signal.SIGKILL)
+        running.ends(-signal.SIGKILL)
     assert host.holdings() > before
     result = host.up(app.version("1", environment=None, healthcheck=HEALTHCHECK), "--wait", "15s").result
     assert (result["outcome"], result["release"]) == ("unchanged", 1)

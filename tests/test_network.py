@@ -91,6 +91,15 @@ def test_addresses_are_given_once_and_kept(asked: list[tuple[str, int]]):
     assert proxy_address(SUBNET) not in given_out
 
 
+def test_addresses_of_a_network_that_is_gone_are_given_anew():
+    """Somebody removed the network, and its subnet was taken meanwhile."""
+    before = give_addresses(EMPTY, "10.201.7.0/24", "web", 1)
+    after = give_addresses(before, SUBNET, "web", 1)
+    given = [ipaddress.IPv4Address(after.addresses["web"][slot][0]) for slot in SLOTS]
+    assert all(each in ipaddress.IPv4Network(SUBNET) for each in given)
+    assert len(set(given)) == 2
+
+
 def test_when_the_lower_half_is_full_the_error_says_what_to_lower():
     with pytest.raises(ImmError) as full:
         give_addresses(EMPTY, SUBNET, "web", 63)

@@ -58,6 +58,16 @@ def test_an_instance_that_does_not_run_any_more_is_named():
     one = release(replace(WEB, replicas=2))
     plan = decide(one, observed(one, gone=["shop-web-1-green-2"]))
     assert told(plan) == ["replace web: instance gone: shop-web-1-green-2"]
+
+
+def test_an_instance_that_nothing_leads_to_is_as_good_as_gone() -> None:
+    """It runs, and somebody took it out of the app's network."""
+    one = release(WEB)
+    found = observed(one)
+    cut_off = [replace(each, addresses={"bridge": "172.17.0.2"}) for each in found.containers]
+    plan = decide(one, replace(found, containers=cut_off))
+    names = ", ".join(each.name for each in cut_off)
+    assert told(plan) == [f"replace web: instance cut off from its network: {names}"]
     assert not plan.nothing_to_do
 
 

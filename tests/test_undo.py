@@ -41,3 +41,29 @@ def test_an_undo_step_that_fails_is_reported_and_hides_nothing():
         raise ImmError("the cause")
     assert done == ["first"]
     assert reported == ["while undoing (discard): Docker refused to remove it; the next command finishes it"]
+
+
+def test_what_may_still_be_in_use_is_left_when_the_way_back_fails():
+    """The flip could not be taken back: the new instances must not be removed, nor the old ones started."""
+    reported: list[str] = []
+    done: list[str] = []
+
+    def point_back() -> None:
+        raise EngineRefused("the session is lost")
+
+    with pytest.raises(ImmError, match="the cause"), Undo(reported.append) as undo:
+        undo.by(done.append, "discard")
+        undo.only_after(point_back)
+        undo.by(done.append, "later")
+        raise ImmError("the cause")
+    assert done == ["later"]
+    assert len(reported) == 1
+
+
+def test_what_was_begun_before_is_undone_when_the_way_back_is_open():
+    done: list[str] = []
+    with pytest.raises(ImmError), Undo(done.append) as undo:
+        undo.by(done.append, "discard")
+        undo.only_after(done.append, "point back")
+        raise ImmError("the cause")
+    assert done == ["point back", "discard"]

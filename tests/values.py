@@ -116,7 +116,7 @@ def seal_labels(sealed: Release) -> dict[str, str]:
 
 
 def container(name: str, state: str = "running") -> Container:
-    return Container(name, name, "image", {}, state, {})
+    return Container(name, name, "image", {}, state, {"imm-app-shop": "10.201.1.3"})
 
 
 def record(event: str, release: int | None, **more: Any) -> dict[str, Any]:

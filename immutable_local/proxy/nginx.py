@@ -373,8 +373,9 @@ def _server(
                     max_body=max_body,
                 )
             )
+        # Recursive: where requests wait has an error page of its own, for when nobody parks them any more.
         body = (
-            f"{{ {' '.join(held)}\n{ERRORS}"
+            f"{{ recursive_error_pages on; {' '.join(held)}\n{ERRORS}"
             f" set $imm_key $imm_route_{count}; if ($imm_key = '') {{ return 404; }}"
             f" client_max_body_size {max_body}; proxy_read_timeout {round(silence * 1000)}ms;"
             f" {rewrite}limit_conn in_flight 65535; proxy_pass http://$imm_key; }}\n"

@@ -4,8 +4,9 @@ The proxy connects to its socket and sends what clients sent. Nothing of it is r
 to send it to: the connection then goes straight through, body and answer, whatever they are. A request that
 has waited for its bound is answered 503 with Retry-After; so is one too many.
 
-Standard input ends with the session that began the parking: from then on nothing new waits, and what waits is
-let go at its bound, unless another session releases it before.
+Standard input ends with the session that began the parking. When nobody has released what waits by then, it
+goes on to the old instance if that still runs, and so does what comes later. Else nothing new waits, and what
+waits is let go at its bound. Either lasts until another session says where the instances are.
 """
 
 import asyncio
@@ -25,18 +26,23 @@ REFUSAL = (
 )
 # How long the rest of a refused request is read, so that its sender reads the answer before the end.
 REFUSING_SECONDS = 2.0
-CONNECT_TRIES = 40
+CONNECT_SECONDS = 2.0
 CONNECT_PAUSE_SECONDS = 0.05
+# An instance that the engine was asked to stop has stopped this long after its grace period, or never will.
+STOPPED_SECONDS = 1.0
 
 
 class Parking:
     """The parked connections of one service, and those that pass through."""
 
-    def __init__(self, path: str, seconds: float, most: int, tcp: bool) -> None:
+    def __init__(self, path: str, seconds: float, most: int, tcp: bool, back: list[list[object]]) -> None:
         self.path = path
         self.tcp = tcp
         self.seconds = seconds
         self.most = most
+        # The old instances, and how long they may take to stop once that was asked of them.
+        self.back = addresses(back)
+        self.stopping: float | None = None
         self.waiting = 0
         self.refusing = False
         self.passing: set[asyncio.Task[None]] = set()
@@ -118,51 +124,83 @@ class Parking:
             self.waiting -= 1
 
     async def _pass_through(self, connection: socket.socket) -> None:
+        """Raises TimeoutError when no instance accepts it."""
         loop = asyncio.get_running_loop()
-        backend = await self._backend(loop)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            backend = await self._backend(loop, self.targets)
         try:
             await asyncio.gather(_pump(loop, connection, backend), _pump(loop, backend, connection))
         finally:
             backend.close()
 
-    async def _backend(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
-        for attempt in range(CONNECT_TRIES):
+    async def _backend(
+        self, loop: asyncio.AbstractEventLoop, targets: list[tuple[str, int]]
+    ) -> socket.socket:
+        """A connection to one of these instances, tried again and again."""
+        while True:
             self.next += 1
             backend = socket.socket()
             backend.setblocking(False)
             try:
-                await loop.sock_connect(backend, self.targets[self.next % len(self.targets)])
+                await loop.sock_connect(backend, targets[self.next % len(targets)])
                 return backend
             except OSError:
                 backend.close()
-                if attempt == CONNECT_TRIES - 1:
-                    raise
                 await asyncio.sleep(CONNECT_PAUSE_SECONDS)
-        raise OSError
+            except asyncio.CancelledError:
+                backend.close()
+                raise
 
     async def _told(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A session says where the instances are now, or that this parking is over."""
+        """A session says where the instances are, that the old ones will stop, or that this is over."""
         told = json.loads(await reader.readline())
         waiting = self.waiting
         if "to" in told:
-            self.targets = [(host, port) for host, port in told["to"]]
-            self.released.set()
+            self._release(addresses(told["to"]))
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self.closed.set)
+        elif "stopping" in told:
+            self.stopping = told["stopping"]
         else:
             self.closed.set()
         writer.write(json.dumps({"released": waiting}).encode() + b"\n")
         await writer.drain()
         writer.close()
 
+    def _release(self, targets: list[tuple[str, int]]) -> None:
+        self.targets = targets
+        self.released.set()
+
     async def _orphaned(self) -> None:
-        """When the session has ended without a release, nothing new waits any more."""
+        """The session has ended without a release: back to the old instance, or nothing new waits."""
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         await reader.read()
-        if not self.released.is_set():
+        if self.stopping is not None:
+            # What is begun on an instance that is just stopping would be lost.
+            await asyncio.sleep(self.stopping + STOPPED_SECONDS)
+        if self.released.is_set():
+            return
+        if await self._still_runs():
+            self._release(self.back)
+        else:
             self.refusing = True
-            loop.call_later(self.seconds + LINGER_SECONDS, self.closed.set)
+
+    async def _still_runs(self) -> bool:
+        """Whether an old instance accepts connections."""
+        if not self.back:
+            return False
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                (await self._backend(asyncio.get_running_loop(), self.back)).close()
+        except TimeoutError:
+            return False
+        return not self.released.is_set()
+
+
+def addresses(told: list[list[object]]) -> list[tuple[str, int]]:
+    """Hosts and ports as JSON has them."""
+    return [(str(host), int(str(port))) for host, port in told]
 
 
 def inode(name: str) -> int | None:
@@ -203,4 +241,4 @@ async def _pump(loop: asyncio.AbstractEventLoop, source: socket.socket, sink: so
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    asyncio.run(Parking(asked["path"], asked["seconds"], asked["most"], asked["tcp"]).run())
+    asyncio.run(Parking(**asked).run())

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 STATE = pathlib.Path("/imm/state/data")
 PROXY = pathlib.Path("/imm/proxy/data")
 HEARTBEAT_SECONDS = 10.0
+# Taking a lock and writing down who has it are two steps.
+SIGNED_SECONDS = 1.0
 # Reads a program from standard input: nothing of it stands in an argument list or on the host's disk.
 START = (
     "import sys;"
@@ -142,10 +144,12 @@ def lock(name: str, who: dict[str, Any], wait: float = 0.0) -> bool:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
-            if time.monotonic() >= deadline:
-                holder = os.pread(fd, 65536, 0)
+            late = time.monotonic() - deadline
+            holder = os.pread(fd, 65536, 0)
+            # Whoever has just taken it writes down who it is, or has just let it go.
+            if late >= 0 and (holder or late > SIGNED_SECONDS):
                 os.close(fd)
-                raise Refusal("locked", holder=json.loads(holder) if holder.strip() else {}) from None
+                raise Refusal("locked", holder=json.loads(holder or b"{}")) from None
             time.sleep(0.02)
     os.ftruncate(fd, 0)
     os.pwrite(fd, dump({**who, "since": now()}), 0)
@@ -297,12 +301,16 @@ def point(
     numbers = [int(name[4:]) for name in os.listdir(home) if re.fullmatch(r"gen-\d+", name)]
     generation = max(numbers, default=0) + 1
     path = home / f"gen-{generation}"
-    path.mkdir()
     if (home / "live" / COUNTED).exists():
         flags = [*flags, COUNTED]
-    for flag in flags:
-        (path / named(flag)).touch()
-    write_whole(path / "release.json", dump(release))
+    try:
+        path.mkdir()
+        for flag in flags:
+            (path / named(flag)).touch()
+        write_whole(path / "release.json", dump(release))
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     link = home / f".live-{generation}"
     link.unlink(missing_ok=True)
     link.symlink_to(path.name)
@@ -397,6 +405,17 @@ def rename_in(folder: str, name: str, content: str) -> None:
 # Health
 
 
+def interfaces() -> list[str]:
+    """The networks that this sidecar sees: none when the proxy, whose networks they are, was restarted."""
+    return [name for _, name in socket.if_nameindex() if name != "lo"]
+
+
+def need_network() -> None:
+    """Nothing is asked from a network that the proxy has left: no answer would say anything."""
+    if not interfaces():
+        raise Refusal("left_behind")
+
+
 class Check(threading.Thread):
     """Asks one instance again and again until it is healthy; remembers what it last saw."""
 
@@ -474,6 +493,7 @@ def check_begin(targets: list[dict[str, Any]]) -> list[int]:
 
 def check_poll(numbers: list[int], wait: float) -> list[dict[str, Any]]:
     """What each check has seen; returns as soon as all are healthy, after `wait` seconds at the latest."""
+    need_network()
     deadline = time.monotonic() + wait
     for number in numbers:
         checks[number].changed.wait(max(0.0, deadline - time.monotonic()))
@@ -518,6 +538,7 @@ class UnixConnection(http.client.HTTPConnection):
 def connection_to(sock: str, timeout: float) -> http.client.HTTPConnection:
     """A connection to a private socket of the proxy's, or to a loopback address that only it shares."""
     if ":" in sock:
+        need_network()
         return http.client.HTTPConnection(sock, timeout=timeout)
     return UnixConnection(str(PROXY / "run" / named(sock)), timeout)
 
@@ -770,10 +791,23 @@ def park_port(app: str, service: str) -> int | None:
         return None
 
 
-def park(app: str, service: str, program: str, seconds: float, most: int, tcp: bool = False) -> bool:
-    """Begin to park a service's requests, in a process of its own that outlives this session."""
+def park(
+    app: str,
+    service: str,
+    program: str,
+    seconds: float,
+    most: int,
+    back: list[list[object]],
+    tcp: bool = False,
+) -> bool:
+    """Begin to park a service's requests, in a process of its own that outlives this session.
+
+    `back` is where the old instances are: when the session ends early, requests go on to them.
+    """
     need(f"app-{app}")
-    asked = json.dumps({"path": park_path(app, service), "seconds": seconds, "most": most, "tcp": tcp})
+    asked = json.dumps(
+        {"path": park_path(app, service), "seconds": seconds, "most": most, "tcp": tcp, "back": back}
+    )
     # One that still passes on what waited in an earlier deployment takes in nothing more.
     park_tell(app, service, {"close": True})
     # Its standard input ends with this session: so it knows when nobody will release what it holds.
@@ -791,6 +825,12 @@ def park(app: str, service: str, program: str, seconds: float, most: int, tcp: b
     if parking.stdout.readline() != b"ready\n":
         raise Refusal("not_parked", app=app, service=service)
     return True
+
+
+def park_stopping(app: str, service: str, seconds: float) -> None:
+    """The old instances are about to stop, within `seconds`: nothing may go back to them meanwhile."""
+    need(f"app-{app}")
+    park_tell(app, service, {"stopping": seconds})
 
 
 def park_release(app: str, service: str, to: list[list[object]]) -> dict[str, int] | None:
@@ -819,7 +859,7 @@ def hello() -> dict[str, Any]:
     """What the client must know first: whether this sidecar still shares the proxy's network."""
     free = shutil.disk_usage(STATE).free
     return {
-        "interfaces": [name for _, name in socket.if_nameindex() if name != "lo"],
+        "interfaces": interfaces(),
         "free": free,
         "at": now(),
     }
@@ -838,7 +878,7 @@ ASKED: dict[str, Callable[..., Any]] = {
         structure_write, app_remove, proxy_write, proxy_rename, proxy_read,
         check_begin, check_poll, check_end, ask_all, confirm, loaded, passed, idle, through,
         secret_set, secret_list, secret_values, secret_remove, log_keep, log_list, log_read,
-        park, park_port, park_release, answers, unconnected, proxy_sync,
+        park, park_port, park_stopping, park_release, answers, unconnected, proxy_sync,
     )
 }  # fmt: skip
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from immutable_local.engine import Engine
-from immutable_local.errors import ImmError, Locked, SessionLost
+from immutable_local.engine import FREE_SPACE, Engine
+from immutable_local.errors import ImmError, Locked, ProxyError, SessionLost
 from immutable_local.sidecar.program import START
 
 HEARTBEAT_SECONDS = 2.0
@@ -156,13 +156,18 @@ def _refused(told: Mapping[str, Any]) -> ImmError:
         return ImmError(
             f"the disk under imm's state is full ({told['path']})",
             code="disk_full",
-            hint="free space on the engine's host (imm prune, docker system df), then run the command again",
+            hint=FREE_SPACE,
         )
     if kind == "broken_file":
         return ImmError(
             f"{told['path']} in imm's state volume is broken: {told['reason']}",
             code="broken_state",
             hint="move that file away (docker exec imm-sidecar ...), then run the command again",
+        )
+    if kind == "left_behind":
+        return ProxyError(
+            "the proxy was restarted meanwhile, and the sidecar doesn't see its networks any more",
+            hint="run the command again: it first brings the sidecar back",
         )
     if kind == "not_locked":
         return SessionLost("the lock was lost", hint="run the command again")

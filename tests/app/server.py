@@ -118,6 +118,7 @@ def main():
         bytearray(512 * 1024 * 1024)
     if BEHAVE == "worker":
         signal.pause()
+    time.sleep(float(os.environ.get("BOOT", "0")))
     while BEHAVE == "wait" and not pathlib.Path("/tmp/go").exists():
         time.sleep(0.05)
     Server(("127.0.0.1" if BEHAVE == "loopback" else "", PORT), App).serve_forever()

@@ -39,7 +39,7 @@ def second() -> Iterator[SecondEngine]:
     """The second engine, with the base images of the first."""
     if reason := why_not():
         pytest.skip(reason)
-    images = [_image("python"), _image("nginx")]
+    images = [base_image("python"), base_image("nginx")]
     with SecondEngine.running(images) as engine:
         yield engine
 
@@ -55,7 +55,7 @@ def by_ssh(second: SecondEngine) -> dict[str, str]:
 @pytest.fixture
 def bare(second: SecondEngine, tmp_path: Path) -> Iterator[Apart]:
     """A host that has never seen imm."""
-    with _apart(second, tmp_path) as host:
+    with apart(second, tmp_path) as host:
         yield host
 
 
@@ -70,17 +70,17 @@ def remote(
 ) -> Iterator[Apart]:
     """One host for a whole file, reached in one way alone."""
     way = request.getfixturevalue("by_ssh") if request.param == "ssh" else {}
-    with _apart(second, tmp_path_factory.mktemp(request.param), **way) as host:
+    with apart(second, tmp_path_factory.mktemp(request.param), **way) as host:
         yield host
 
 
 @contextmanager
-def _apart(second: SecondEngine, folder: Path, **environment: str) -> Iterator[Apart]:
+def apart(second: SecondEngine, folder: Path, **environment: str) -> Iterator[Apart]:
     with pytest.MonkeyPatch.context() as patch:
         # What isn't told otherwise, the tests' own look at the engine included, takes the socket.
         patch.setenv("DOCKER_HOST", second.unix)
         patch.delenv("DOCKER_CONTEXT", raising=False)
-        host = Apart(folder, _image("python"), second, **environment)
+        host = Apart(folder, base_image("python"), second, **environment)
         try:
             yield host
         finally:
@@ -88,7 +88,7 @@ def _apart(second: SecondEngine, folder: Path, **environment: str) -> Iterator[A
 
 
 @cache
-def _image(name: str) -> str:
+def base_image(name: str) -> str:
     """The reference of a base image on the first engine; the second has it by the same name."""
     environment = {key: value for key, value in os.environ.items() if key != "DOCKER_HOST"}
     done = subprocess.run(

@@ -95,7 +95,7 @@ class SecondEngine:
         try:
             engine._make_namespace()
             engine.start()
-            engine._load(images)
+            engine.load(images)
             yield engine
         finally:
             engine.close()
@@ -121,6 +121,35 @@ class SecondEngine:
         assert self._dockerd is not None
         self._dockerd.terminate()
         self._dockerd.wait(STOP_SECONDS)
+
+    def crash(self) -> None:
+        """The daemon alone is killed: its containers go on, and nobody looks after them."""
+        assert self._dockerd is not None
+        self._dockerd.kill()
+        self._dockerd.wait(STOP_SECONDS)
+        # Its containerd ended with it. Where nobody reaps it, the next daemon would wait for that process.
+        (self.folder / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
+
+    def restart(self) -> None:
+        """Stopped in order, and started again."""
+        self.stop()
+        self.start()
+
+    @contextmanager
+    def small_disk(self, megabytes: int, images: Sequence[str]) -> Iterator[Path]:
+        """Meanwhile all of the engine's data is on a disk of that size, with these images and nothing else."""
+        data = self.folder / "data"
+        self.stop()
+        _run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "imm-test", str(data))
+        try:
+            self.start()
+            self.load(images)
+            yield data
+        finally:
+            self.stop()
+            _unmount(data)
+            _run("umount", "--lazy", str(data))
+            self.start()
 
     def lose_power(self) -> None:
         """Everything of the engine ends at once, without a word."""
@@ -252,7 +281,12 @@ class SecondEngine:
                 start_new_session=True,
             )
 
-    def _load(self, images: Sequence[str]) -> None:
+    def load(self, images: Sequence[str]) -> None:
+        """Take images over from the first engine; those that are here already are left out."""
+        here = {tag for each in self.client.images() for tag in each.get("RepoTags") or []}
+        images = [each for each in images if each not in here]
+        if not images:
+            return
         with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as saving:
             subprocess.run(
                 ["docker", "--host", self.unix, "load", "--quiet"],

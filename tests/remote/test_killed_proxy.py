@@ -1,0 +1,168 @@
+"""Killed behind Traefik, while the proxy is made, and while one kind takes over from the other.
+
+`proxy up` tells no steps: the moments are the engine's own events. All of them: IMM_SOAK=1.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from signal import Signals
+
+import pytest
+
+pytest.register_assert_rewrite("tests.remote.faults", "tests.kills")
+
+from immutable_local.engine import ABANDONED_SECONDS  # noqa: E402
+from immutable_local.wait import until  # noqa: E402
+from tests.host import Project  # noqa: E402
+from tests.kills import (  # noqa: E402
+    STEPS,
+    Kill,
+    Subject,
+    at_the_begin,
+    check,
+    command,
+    in_the_middle,
+    live_number,
+    look,
+)
+from tests.remote.conftest import Apart, apart, base_image  # noqa: E402
+from tests.remote.faults import at_event, proxies, tasks  # noqa: E402
+from tests.remote.second_engine import SecondEngine  # noqa: E402
+
+pytestmark = pytest.mark.engine
+SOAK = os.environ.get("IMM_SOAK") == "1"
+SEED = int(os.environ.get("IMM_SEED", "4"))
+SAMPLE = 3
+KINDS = ("nginx", "traefik")
+SWITCHED = [
+    ("create", "imm-making"),
+    ("start", "imm-making"),
+    ("create", "imm-proxy-next"),
+    ("die", "imm-proxy"),
+    ("start", "imm-proxy-next"),
+    ("destroy", "imm-proxy"),
+    ("rename", "imm-proxy"),
+    ("destroy", "imm-sidecar"),
+    ("create", "imm-sidecar"),
+    ("start", "imm-sidecar"),
+]
+MADE = [
+    ("create", "imm-making"),
+    ("create", "imm-state"),
+    ("create", "imm-0-proxy"),
+    ("create", "imm-proxy"),
+    ("start", "imm-proxy"),
+    ("create", "imm-sidecar"),
+    ("start", "imm-sidecar"),
+]
+
+
+def kills() -> list[Kill]:
+    """SIGKILL at the begin of each step, and a sample of the rest; with IMM_SOAK=1 all of it."""
+    choice = random.Random(SEED)
+    begin = at_the_begin("up", "many", Signals.SIGKILL, choice)
+    rest = [
+        kill
+        for which in (Signals.SIGKILL, Signals.SIGINT, Signals.SIGTERM)
+        for told in STEPS
+        for some in (at_the_begin, in_the_middle)
+        for kill in some(*told, which, choice)
+        if kill not in begin
+    ]
+    room = [kill for kill in rest if kill.step in ("hold", "stop_old") and kill.signal == Signals.SIGKILL]
+    return begin + (rest if SOAK else choice.sample(room, 2) + choice.sample(rest, SAMPLE))
+
+
+@pytest.fixture(scope="module")
+def traefik(second: SecondEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
+    second.load([base_image("traefik")])
+    with apart(second, tmp_path_factory.mktemp("traefik")) as host:
+        host.imm(host.project(), "proxy", "up", "--kind", "traefik")
+        yield host
+
+
+@pytest.fixture(scope="module")
+def subjects(traefik: Apart) -> dict[str, Subject]:
+    return {writers: Subject(traefik, writers) for writers in ("many", "one")}
+
+
+@pytest.mark.parametrize("kill", kills(), ids=str)
+def test_killed_behind_traefik_and_right_again_at_the_next_command(subjects: dict[str, Subject], kill: Kill):
+    subjects[kill.writers].endure(kill)
+
+
+@pytest.fixture(scope="module")
+def switching(
+    second: SecondEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Apart, Project]]:
+    second.load([base_image("traefik")])
+    with apart(second, tmp_path_factory.mktemp("switching")) as host:
+        app = host.project()
+        host.up(app)
+        yield host, app
+
+
+@pytest.mark.parametrize("which", [Signals.SIGKILL, Signals.SIGINT] if SOAK else [Signals.SIGKILL], ids=str)
+@pytest.mark.parametrize(
+    ("action", "name"), SWITCHED if SOAK else [SWITCHED[n] for n in (0, 3, 4, 5, 8)], ids="-".join
+)
+def test_a_switch_of_proxies_that_was_killed_is_finished_or_undone_by_the_next_command(
+    switching: tuple[Apart, Project], action: str, name: str, which: Signals
+):
+    """Whatever command comes next: one proxy, one sidecar, and what was live is live behind it."""
+    host, app = switching
+    kind = host.imm(app, "proxy", "status").result["kind"]
+    other = next(each for each in KINDS if each != kind)
+    with command(host, app, "proxy", "up", "--kind", other) as switch:
+        with at_event(host, action, name, lambda: switch.send(which)) as struck:
+            ended = switch.ended()
+        assert struck.is_set(), f"{action} {name} never came: {switch}"
+    assert ended.code in (-which, 1, 0), ended
+    assert host.up(app).result["outcome"] == "unchanged"
+    right(host, app)
+    host.imm(app, "proxy", "up", "--kind", other)
+    assert host.imm(app, "proxy", "status").result["kind"] == other
+    right(host, app)
+
+
+@pytest.mark.parametrize(("action", "name"), MADE if SOAK else [MADE[n] for n in (3, 5)], ids="-".join)
+def test_a_first_up_killed_while_it_makes_the_host_ready_is_finished_by_the_next(
+    bare: Apart, action: str, name: str
+):
+    app = bare.project()
+    with command(bare, app, "up") as first:
+        with at_event(bare, action, name, lambda: first.send(Signals.SIGKILL)) as struck:
+            first.ended()
+        assert struck.is_set(), f"{action} {name} never came: {first}"
+    assert bare.up(app).result["outcome"] == "live"
+    right(bare, app)
+
+
+@pytest.mark.parametrize("action", ["create", "start"])
+def test_a_container_of_a_moment_goes_also_when_its_client_was_killed(bare: Apart, action: str):
+    """By itself once it has started; one that never did goes with the next command that makes something."""
+    app = bare.project()
+    with command(bare, app, "doctor") as doctor:
+        with at_event(bare, action, "task", lambda: doctor.send(Signals.SIGKILL)) as struck:
+            doctor.ended()
+        assert struck.is_set(), f"{action} never came: {doctor}"
+    bare.up(app)
+    right(bare, app)
+
+
+def right(host: Apart, app: Project) -> None:
+    """One proxy, one sidecar, the app as it was, and after a while no container of a moment."""
+    check(host, app, live_number(look(host, app)), "1")
+    assert proxies(host) == ["imm-proxy", "imm-sidecar"]
+
+    def swept() -> bool | None:
+        if not tasks(host):
+            return True
+        # One that never started is known by its age.
+        host.up(app)
+        return None
+
+    assert until(swept, ABANDONED_SECONDS + 10, pause=1.0), tasks(host)

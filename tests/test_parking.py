@@ -1,0 +1,162 @@
+"""Where requests wait while one writer is replaced: its process, as it runs in the sidecar, without a proxy."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from immutable_local.sidecar import parking
+
+PATIENCE_SECONDS = 20.0
+
+
+class Instance(http.server.ThreadingHTTPServer):
+    """Answers with its name."""
+
+    name = b""
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    server: Instance
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.name)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def instance(name: bytes = b"old") -> Iterator[int]:
+    """A server on a port of the loopback."""
+    server = Instance(("127.0.0.1", 0), Answering)
+    server.name = name
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Parked:
+    """A parking process, and the session that began it."""
+
+    def __init__(self, folder: Path, back: list[tuple[str, int]], seconds: float = PATIENCE_SECONDS) -> None:
+        self.path = folder / "app.web"
+        asked = {"path": str(self.path), "seconds": seconds, "most": 10, "tcp": False, "back": back}
+        self.process = subprocess.Popen(
+            [sys.executable, "-ISB", parking.__file__, json.dumps(asked)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"ready\n"
+
+    def session_ends(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def tell(self, **told: object) -> None:
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(f"{self.path}.ctl")
+            control.sendall(json.dumps(told).encode() + b"\n")
+            assert json.loads(control.makefile().readline()) is not None
+
+    def request(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(PATIENCE_SECONDS)
+        client.connect(str(self.path))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n")
+        return client
+
+
+def answer(client: socket.socket) -> bytes:
+    with client, client.makefile("rb") as file:
+        return file.read()
+
+
+@pytest.fixture
+def begin(tmp_path: Path):
+    begun: list[Parked] = []
+
+    def begin(back: list[tuple[str, int]], **more: float) -> Parked:
+        begun.append(Parked(tmp_path, back, **more))
+        return begun[-1]
+
+    yield begin
+    for each in begun:
+        each.process.kill()
+        each.process.wait()
+        each.process.stdout.close()
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def test_what_waits_and_what_comes_later_goes_to_the_old_instance_when_nobody_releases_it(begin):
+    """The client was killed before it stopped the old instance: that one goes on as if nothing had been."""
+    with instance() as port:
+        parked = begin([("127.0.0.1", port)])
+        waiting = parked.request()
+        waiting.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
+        waiting.settimeout(PATIENCE_SECONDS)
+        parked.session_ends()
+        assert answer(waiting).endswith(b"old")
+        assert answer(parked.request()).endswith(b"old")
+
+
+def test_what_waits_is_told_to_come_again_when_no_instance_is_left(begin):
+    """503 with Retry-After: what waits at its bound, what comes later at once."""
+    parked = begin([("127.0.0.1", closed_port())], seconds=3.0)
+    waiting = parked.request()
+    parked.session_ends()
+    first = answer(waiting)
+    began = time.monotonic()
+    later = answer(parked.request())
+    assert time.monotonic() - began < 2.0
+    for each in (first, later):
+        assert each.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in each
+
+
+def test_an_instance_that_is_stopping_gets_nothing_back_before_it_has_had_its_time(begin):
+    """What is begun on it would be lost; one that runs on after that, as the stop never came, gets all."""
+    with instance() as port:
+        parked = begin([("127.0.0.1", port)])
+        parked.tell(stopping=1.0)
+        waiting = parked.request()
+        parked.session_ends()
+        waiting.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
+        waiting.settimeout(PATIENCE_SECONDS)
+        assert answer(waiting).endswith(b"old")
+
+
+def test_the_next_session_has_the_last_word(begin):
+    """Orphaned, and sent back to the old instance, it follows whoever says where the instances are now."""
+    with instance() as old, instance(b"new") as new:
+        parked = begin([("127.0.0.1", old)])
+        parked.session_ends()
+        assert answer(parked.request()).endswith(b"old")
+        parked.tell(to=[["127.0.0.1", new]])
+        assert answer(parked.request()).endswith(b"new")
+        parked.tell(close=True)
+        assert parked.process.wait(PATIENCE_SECONDS) == 0
+        assert not parked.path.exists()
