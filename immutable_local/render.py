@@ -29,6 +29,7 @@ IN_WORDS = {
     "start": "start the new instances",
     "check_health": "check their health",
     "flip": "flip",
+    "watch": "watch the new release",
     "drain": "drain",
     "retire": "retire the old instances",
     "prune": "prune",
