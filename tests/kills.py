@@ -244,10 +244,17 @@ def command(host: Host, project: Project, *words: str) -> Iterator[Command]:
         running.process.wait(timeout=10)
 
 
+# Now and then the engine loses what a command printed that ended at once.
+LOST_OUTPUT_TRIES = 3
+
+
 def look(host: Host, project: Project, patience: float = HEARTBEAT_SECONDS + 2) -> dict[str, Any]:
     """What the state volumes hold of an app. Fails when its lock isn't free within `patience` seconds."""
-    code, printed = host.execute("imm-sidecar", "python3", "-c", LOOK, project.name, str(patience))
-    assert code == 0, printed
+    for _ in range(LOST_OUTPUT_TRIES):
+        code, printed = host.execute("imm-sidecar", "python3", "-c", LOOK, project.name, str(patience))
+        assert code == 0, printed
+        if printed:
+            break
     told = json.loads(printed)
     assert "locked" not in told, f"the lock is still held after {patience} s: {told['locked']}"
     return dict(told)
