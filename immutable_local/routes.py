@@ -126,6 +126,7 @@ def _side(told: Mapping[str, Any]) -> Side:
         domains=tuple(told["domains"]),
         path=told["path"],
         strip_path=told["strip_path"],
-        max_body=told["max_body"],
-        response_timeout=told["response_timeout"],
+        # What an imm wrote that didn't know them yet must stay readable: it may be another app's.
+        max_body=told.get("max_body", Side.max_body),
+        response_timeout=told.get("response_timeout", Side.response_timeout),
     )

@@ -81,3 +81,12 @@ def test_a_service_whose_last_side_went_is_gone_and_its_addresses_stay():
     gone = begun.with_side("web", "green", None)
     assert (gone.sides, gone.addresses) == ({}, begun.addresses)
     assert begun.without("web") == Structure("shop", 1, {}, {})
+
+
+def test_routes_that_an_older_imm_wrote_are_read_with_the_defaults_of_today():
+    """All apps of a host are looked at: one that was deployed long ago must not stop the others."""
+    written = structure("shop", side("a.example")).to_json()
+    for of_service in written["sides"].values():
+        for each in of_service.values():
+            del each["max_body"], each["response_timeout"]
+    assert Structure.from_json(written) == structure("shop", side("a.example"))
