@@ -8,6 +8,7 @@ can take down what is live, and what is left undone is finished by the next comm
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -48,34 +49,41 @@ ENDED_BY_ANOTHER = "another command ended the watch, and what it found is its ow
 
 def up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -> Result:
     """Build, start beside, check, flip, drain, retire. Raises ImmError; what was live is then still live."""
-    with deployment(engine, app.name, "up", options, tell) as at:
-        secret.check_all_set(app, at.found.secrets)
-        structure.check_claims(at.host, at.found, app)
-        asked, source, built = seal.asked_for(engine, at.found, app, folder, options, tell)
-        plan = decide(asked, at.found)
-        if plan.nothing_to_do:
-            if at.found.live is not None and at.found.live_release is None:
-                # Somebody removed its image: without it there is no way back to this release.
-                image.seal(engine, asked, at.found.live.release, source)
-            seal.discard(engine, built)
-            tell.skip("seal")
-            return _unchanged(at, app)
-        _check_origin(at, origin(folder), options, built)
-        with Undo(tell.warn) as undo:
-            with tell.step("seal"):
-                undo.by(_discard, at, built)
-                release = unbroken(seal.sealed, at, asked, source, undo)
-            return roll_out(
-                at,
-                release,
-                plan,
-                undo,
-                app.keep,
-                event="went_live",
-                commit=commit(folder),
-                folder=folder,
-                watched=app.watch,
+    with ThreadPoolExecutor(1) as beside:
+        # Other programs are asked while the engine is busy: docker's command lines take 50 ms, git even more.
+        builder = beside.submit(image.buildkit_program)
+        with deployment(engine, app.name, "up", options, tell) as at:
+            secret.check_all_set(app, at.found.secrets)
+            structure.check_claims(at.host, at.found, app)
+            asked, source, built = seal.asked_for(
+                engine, at.found, app, folder, options, tell, builder.result
             )
+            plan = decide(asked, at.found)
+            if plan.nothing_to_do:
+                if at.found.live is not None and at.found.live_release is None:
+                    # Somebody removed its image: without it there is no way back to this release.
+                    image.seal(engine, asked, at.found.live.release, source)
+                seal.discard(engine, at.found, built)
+                tell.skip("seal")
+                return _unchanged(at, app)
+            git = beside.submit(commit, folder)
+            project = origin(folder)
+            _check_origin(at, project, options, built)
+            with Undo(tell.warn) as undo:
+                with tell.step("seal"):
+                    undo.by(_discard, at, built)
+                    release = unbroken(seal.sealed, at, asked, source, undo)
+                return roll_out(
+                    at,
+                    release,
+                    plan,
+                    undo,
+                    app.keep,
+                    event="went_live",
+                    commit=git.result(),
+                    project=project,
+                    watched=app.watch,
+                )
 
 
 def revert(engine: Engine, app: str, number: int | None, options: Options, keep: int, tell: Teller) -> Result:
@@ -96,7 +104,7 @@ def revert(engine: Engine, app: str, number: int | None, options: Options, keep:
         )
         was = (git, False) if git else None
         with Undo(tell.warn) as undo:
-            return roll_out(at, release, plan, undo, keep, event="reverted", commit=was, folder=None)
+            return roll_out(at, release, plan, undo, keep, event="reverted", commit=was, project=None)
 
 
 def plan_up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -> tuple[Plan, Observed]:
@@ -108,8 +116,9 @@ def plan_up(engine: Engine, app: App, folder: Path, options: Options, tell: Tell
         found = observe(engine, host.session if host else None, app.name)
         if host is not None:
             structure.check_claims(host, found, app)
-        asked, _, built = seal.asked_for(engine, found, app, folder, options, tell)
-        seal.discard(engine, built)
+        builder = image.buildkit_program
+        asked, _, built = seal.asked_for(engine, found, app, folder, options, tell, builder)
+        seal.discard(engine, found, built)
         return decide(asked, found), found
 
 
@@ -158,7 +167,7 @@ def prune_releases(engine: Engine, app: str, keep: int, options: Options, tell: 
     """Remove the releases that are too old to be kept; returns their numbers."""
     with deployment(engine, app, "prune", options, tell) as at:
         with tell.step("prune"):
-            removed = prune.prune(engine, at.found, _live_number(at.found), keep)
+            removed = prune.prune(engine, app, at.found.records, _live_number(at.found), keep)
             if at.found.live is None:
                 structure.forget(at)
         at.host.session.ask("doing_clear", app=app)
@@ -173,7 +182,7 @@ def roll_out(
     keep: int,
     event: str,
     commit: tuple[str, bool] | None,
-    folder: Path | None,
+    project: Origin | None,
     watched: float = 0.0,
 ) -> Result:
     """Make a sealed release live as the plan says; what fails before it is live is left to `undo`.
@@ -211,7 +220,7 @@ def roll_out(
         unbroken(no_return)
     # From here on a failure leaves the release live, and the next command finishes what is left.
     with tell.step("record"):
-        _record(at, event, commit, folder)
+        _record(at, event, commit, project)
     if counted is None:
         tell.skip("watch")
     else:
@@ -228,7 +237,7 @@ def roll_out(
         old = [each for each in at.found.containers if each.name not in live.instances]
         _retire(at, old, {each.name: each for each in was.app.services})
     with tell.step("prune"):
-        prune.prune(at.engine, observe(at.engine, session, at.app), release.number, keep)
+        prune.prune(at.engine, at.app, ledger.read(session, at.app), release.number, keep)
     at.host.proxy.count(session, at.app, False)
     session.ask("doing_clear", app=at.app)
     return _live(at, release, _remarks(at, plan))
@@ -252,7 +261,7 @@ def url_of(host: Host, app: App) -> str | None:
 
 def _discard(at: Deployment, built: Pin | None) -> None:
     at.host.session.ask("still_locked", name=f"app-{at.app}")
-    seal.discard(at.engine, built)
+    seal.discard(at.engine, at.found, built)
 
 
 def _earlier(found: Observed, number: int | None) -> Release:
@@ -288,7 +297,7 @@ def _earlier(found: Observed, number: int | None) -> Release:
 # After the flip
 
 
-def _record(at: Deployment, event: str, commit: tuple[str, bool] | None, folder: Path | None) -> None:
+def _record(at: Deployment, event: str, commit: tuple[str, bool] | None, project: Origin | None) -> None:
     session, (git, dirty) = at.host.session, commit or (None, None)
     ledger.append(
         session,
@@ -300,9 +309,9 @@ def _record(at: Deployment, event: str, commit: tuple[str, bool] | None, folder:
         git=git,
         dirty=dirty,
     )
-    if folder is not None:
-        mark = origin(folder)
-        session.ask("origin_write", app=at.app, told={"marks": sorted(mark.marks), "where": mark.where})
+    if project is not None and project != at.found.origin:
+        told = {"marks": sorted(project.marks), "where": project.where}
+        session.ask("origin_write", app=at.app, told=told)
 
 
 def _slots(live: Live | None) -> dict[str, Slot]:
@@ -361,7 +370,7 @@ def _check_origin(at: Deployment, mine: Origin, options: Options, built: Pin | N
     known = at.found.origin
     if known is None or known.same_project(mine.marks) or options.take_over:
         return
-    seal.discard(at.engine, built)
+    seal.discard(at.engine, at.found, built)
     raise UsageError(
         f"another project's app is named {at.app} on this host: it came from {known.where}",
         code="other_project",

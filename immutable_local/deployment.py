@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from immutable_local import image, ledger, lock
 from immutable_local.engine import Engine
@@ -73,9 +72,10 @@ def deployment(
             raise
 
 
-def doing(at: Deployment, step: str) -> Any:
+def doing(at: Deployment, step: str) -> None:
+    """Let the next command know where this one was, should it be interrupted."""
     told = {"command": at.command, "step": step, "release": at.tell.release, "by": who()}
-    return at.host.session.ask("doing_write", app=at.app, told=told)
+    at.host.session.tell("doing_write", app=at.app, told=told)
 
 
 def record_failure(at: Deployment, failed: BaseException) -> None:

@@ -157,6 +157,12 @@ class Engine:
             listed = self.client.containers(all=not running_only, filters={"label": _filter(labels)})
         return [_container(each) for each in listed]
 
+    def running(self, containers: Sequence[str]) -> set[str]:
+        """Which of these containers run, by id."""
+        with asking_docker_to("list containers"):
+            listed = self.client.containers(filters={"id": list(containers)})
+        return {each["Id"] for each in listed}
+
     def inspect(self, container: str) -> dict[str, Any]:
         with asking_docker_to(f"inspect {container}"):
             return dict(self.client.inspect_container(container))

@@ -44,18 +44,21 @@ def http_target(instance: Instance) -> dict[str, Any] | None:
     }
 
 
-def command_of(instance: Instance, inspected: Mapping[str, Any]) -> list[str] | None:
-    """The command that says whether an instance is healthy: imm.toml's, else the image's HEALTHCHECK."""
+def command_of(instance: Instance, config: Mapping[str, Any]) -> list[str] | None:
+    """The command that says whether an instance is healthy: imm.toml's, else the image's HEALTHCHECK.
+
+    `config` is the container's; it matters only where `heeds_image_healthcheck`.
+    """
     check = instance.service.healthcheck
     if check.command is not None:
         return list(check.command)
     if not instance.service.heeds_image_healthcheck:
         return None
-    test = (inspected["Config"].get("Healthcheck") or {}).get("Test") or []
+    test = (config.get("Healthcheck") or {}).get("Test") or []
     if test[:1] == ["CMD"]:
         return list(test[1:])
     if test[:1] == ["CMD-SHELL"]:
-        shell = inspected["Config"].get("Shell") or ["/bin/sh", "-c"]
+        shell = config.get("Shell") or ["/bin/sh", "-c"]
         return [*shell, test[1]]
     return None
 
@@ -69,7 +72,6 @@ class _Asking:
     command: list[str] | None = None
     number: int | None = None  # the sidecar's check
     healthy: bool = False
-    ended: bool = False
     seen: list[Mapping[str, Any]] = field(default_factory=list)
 
 
@@ -94,12 +96,11 @@ def wait_until_healthy(
     try:
         while not all(each.healthy for each in asked):
             _look(engine, session, asked, by_http, began)
+            running = engine.running([each.instance.container for each in asked])
             for each in asked:
-                state = engine.inspect(each.instance.container)["State"]
-                if not state["Running"]:
-                    raise _unhealthy(engine, session, each, what, still, state)
-                if not each.healthy and time.monotonic() > each.deadline:
-                    raise _unhealthy(engine, session, each, what, still, state)
+                late = not each.healthy and time.monotonic() > each.deadline
+                if late or each.instance.container not in running:
+                    raise _unhealthy(engine, each, what, still)
     finally:
         stop.set()
         if by_http:
@@ -108,7 +109,8 @@ def wait_until_healthy(
 
 def _begin(engine: Engine, instance: Instance, began: float) -> _Asking:
     asking = _Asking(instance, began + instance.service.healthcheck.start_period)
-    asking.command = command_of(instance, engine.inspect(instance.container))
+    heeds = instance.service.heeds_image_healthcheck
+    asking.command = command_of(instance, engine.inspect(instance.container)["Config"] if heeds else {})
     if asking.command is None and http_target(instance) is not None:
         asking.number = 0
     return asking
@@ -153,10 +155,9 @@ def _run_commands(engine: Engine, asking: _Asking, stop: threading.Event) -> Non
         stop.wait(asking.instance.service.healthcheck.interval)
 
 
-def _unhealthy(
-    engine: Engine, session: Session, asking: _Asking, what: str, still: str, state: Mapping[str, Any]
-) -> Unhealthy:
+def _unhealthy(engine: Engine, asking: _Asking, what: str, still: str) -> Unhealthy:
     instance = asking.instance
+    state = engine.inspect(instance.container)["State"]
     period = instance.service.healthcheck.start_period
     ended = not state["Running"]
     message = f"{what} did not become healthy" + ("" if ended else f" within {period:g} s")

@@ -298,7 +298,9 @@ def _make(
             undo.by(engine.remove_volume, name)
         elif label.ROLE not in (volume.get("Labels") or {}):
             raise _taken("volume", name)
-    made = network.ensure_network(engine, network.PROXY_NETWORK, wanted.pool, python, {label.ROLE: "network"})
+    _, made = network.ensure_network(
+        engine, network.PROXY_NETWORK, wanted.pool, python, {label.ROLE: "network"}
+    )
     if made:
         undo.by(engine.remove_network, network.PROXY_NETWORK)
     configuration = json.dumps(asdict(wanted), sort_keys=True)

@@ -52,15 +52,15 @@ def repository(app: str) -> str:
 
 
 def build(
-    engine: Engine, app: App, folder: Path, tell: Teller, fresh: bool = False
+    engine: Engine, app: App, folder: Path, tell: Teller, program: str | None, fresh: bool = False
 ) -> tuple[Pin, str | None]:
     """Build the app's own image; returns it, and the digest of what it was built from where that is known.
 
+    `program` is the docker command line that builds with BuildKit, else the engine's own builder does it.
     `fresh` uses nothing of an earlier build. Raises BuildFailed with the last lines of the builder's output.
     """
     with ThreadPoolExecutor(1) as beside:
         source = beside.submit(source_digest, engine, folder, app.build)
-        program = buildkit_program()
         try:
             if program is not None:
                 built = _build_by_cli(engine, program, app, folder, tell, fresh)
@@ -122,6 +122,7 @@ def seal(engine: Engine, release: Release, number: int, source: str | None) -> R
         archive.addfile(entry, io.BytesIO(dockerfile.encode()))
     packed.seek(0)
     reference = f"{repository(app)}:{number}"
+    sealed = ""
     for said in engine.build(packed, tag=reference):
         if "error" in said:
             raise BuildFailed(
@@ -130,7 +131,8 @@ def seal(engine: Engine, release: Release, number: int, source: str | None) -> R
                 details=[str(said["error"])],
                 hint=FREE_SPACE if disk_is_full(str(said["error"])) else "imm doctor looks closer",
             )
-    return Release(release.app, release.pins, number, _found(engine, reference).id)
+        sealed = said["aux"].get("ID", sealed) if isinstance(said.get("aux"), dict) else sealed
+    return Release(release.app, release.pins, number, sealed or _found(engine, reference).id)
 
 
 def discard(engine: Engine, built: Pin) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from immutable_local import labels as label
 from immutable_local import network, secret, volume
@@ -22,6 +23,8 @@ KEPT_LOG_BYTES = 256 * 1024
 TMP_OPTIONS = "rw,nosuid,nodev,mode=1777"
 HOST_NAME_LIMIT = 63
 KILLED = 128 + 9
+# How the engine refuses a container's name that is taken.
+CONFLICT = 409
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,11 @@ def start(
         else dict.fromkeys(service.tmpfs, TMP_OPTIONS)
     )
     network_name = network.app_network(app)
-    stranger = engine.find(name)
-    if stranger is not None:
-        raise ImmError(
-            f"there is a container named {name} that imm did not make for {app}",
-            code="name_taken",
-            hint=f"rename or remove it, then run the command again: docker rename {name} NEW_NAME",
-        )
-    container = engine.create(
+    container = _create(
+        engine,
         name,
         image,
+        app,
         hostname=name[:HOST_NAME_LIMIT].rstrip("-"),
         labels={
             label.ROLE: "instance",
@@ -112,6 +110,19 @@ def start(
         engine.remove(container)
         raise
     return Instance(name, container, service, slot, address)
+
+
+def _create(engine: Engine, name: str, image: str, app: str, **settings: Any) -> str:
+    try:
+        return engine.create(name, image, **settings)
+    except EngineRefused as refused:
+        if refused.status != CONFLICT:
+            raise
+        raise ImmError(
+            f"there is a container named {name} that imm did not make for {app}",
+            code="name_taken",
+            hint=f"rename or remove it, then run the command again: docker rename {name} NEW_NAME",
+        ) from refused
 
 
 def _start(

@@ -55,8 +55,10 @@ def host_routes(table: str) -> list[str]:
     return routes
 
 
-def ensure_network(engine: Engine, name: str, pool: str, image: str, labels: dict[str, str]) -> bool:
-    """Make a network with a subnet of imm's, if it isn't there; returns whether it was made.
+def ensure_network(
+    engine: Engine, name: str, pool: str, image: str, labels: dict[str, str]
+) -> tuple[str, bool]:
+    """Make a network with a subnet of imm's, if it isn't there; returns the subnet, and whether it was made.
 
     Raises ImmError when a network of that name isn't imm's, or no subnet is free.
     """
@@ -67,7 +69,7 @@ def ensure_network(engine: Engine, name: str, pool: str, image: str, labels: dic
         for each in networks:
             if each.name == name:
                 if label.ROLE in each.labels:
-                    return False
+                    return each.subnet or "", False
                 raise ImmError(
                     f"there is a network named {name} that imm did not make",
                     code="name_taken",
@@ -90,7 +92,7 @@ def ensure_network(engine: Engine, name: str, pool: str, image: str, labels: dic
                 raise
             refused.append(str(subnet))
             continue
-        return True
+        return str(subnet), True
     raise AssertionError("the last attempt either returns or raises")
 
 

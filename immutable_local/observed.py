@@ -148,10 +148,11 @@ NOTHING: Mapping[str, Any] = {
 
 def observe(engine: Engine, session: Session | None, app: str) -> Observed:
     """Look at an app. Without a session, on a host that has no proxy, only the engine is asked."""
-    told = session.ask("app_state", app=app) if session else NOTHING
-    origin = told["origin"]
+    # The engine first: a session that has just begun is busy with its own start meanwhile.
     containers = engine.containers({label.APP: app})
     sealed, unsealed = image.of_app(engine, app)
+    told = session.ask("app_state", app=app) if session else NOTHING
+    origin = told["origin"]
     return Observed(
         app=app,
         live=Live.from_json(told["live"]) if told["live"] else None,

@@ -7,7 +7,6 @@ from typing import Any
 
 from immutable_local import image
 from immutable_local.engine import Engine
-from immutable_local.observed import Observed
 from immutable_local.release import WAS_LIVE
 
 
@@ -26,11 +25,16 @@ def too_old(
     return sorted(number for number in sealed if number not in kept)
 
 
-def prune(engine: Engine, observed: Observed, live: int | None, keep: int) -> list[int]:
+def prune(
+    engine: Engine, app: str, records: Sequence[Mapping[str, Any]], live: int | None, keep: int
+) -> list[int]:
     """Remove the images of releases too old, and builds that became no release; returns the numbers."""
+    sealed, left = image.of_app(engine, app)
     removed = []
-    for number in too_old(observed.records, list(observed.sealed), live, keep):
-        if engine.remove_image(f"{image.repository(observed.app)}:{number}"):
+    for number in too_old(records, list(sealed), live, keep):
+        if engine.remove_image(f"{image.repository(app)}:{number}"):
             removed.append(number)
-    image.remove_leftovers(engine, observed.app)
+    # What a release that just went was built from may have become such a leftover.
+    for each in image.of_app(engine, app)[1] if removed else left:
+        engine.remove_image(each)
     return removed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +18,20 @@ from immutable_local.undo import Undo
 
 
 def asked_for(
-    engine: Engine, found: Observed, app: App, folder: Path, options: Options, tell: Teller
+    engine: Engine,
+    found: Observed,
+    app: App,
+    folder: Path,
+    options: Options,
+    tell: Teller,
+    builder: Callable[[], str | None],
 ) -> tuple[Release, str | None, Pin | None]:
     """The release that imm.toml and the folder ask for, unsealed; what it was built from; what was built."""
     pins: dict[str, Pin] = {}
     source = built = None
     if app.builds:
         with tell.step("build"):
-            built, source = image.build(engine, app, folder, tell, options.fresh)
+            built, source = image.build(engine, app, folder, tell, builder(), options.fresh)
             pins[""] = built
     else:
         tell.skip("build")
@@ -76,6 +83,8 @@ def forget(at: Deployment, number: int) -> None:
     at.engine.remove_image(f"{image.repository(at.app)}:{number}")
 
 
-def discard(engine: Engine, built: Pin | None) -> None:
-    if built is not None:
+def discard(engine: Engine, found: Observed, built: Pin | None) -> None:
+    """Remove a built image that no release was made of."""
+    live = found.live_release
+    if built is not None and not (live and built in live.pins.values()):
         image.discard(engine, built)

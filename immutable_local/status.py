@@ -16,6 +16,7 @@ from immutable_local.instance import Instance
 from immutable_local.observed import Observed, observe
 from immutable_local.proxy import Counts
 from immutable_local.routes import Slot
+from immutable_local.unbroken import side_by_side
 
 HEALTH_SECONDS = 2.0
 TRAFFIC_SECONDS = 1.0
@@ -50,24 +51,26 @@ def of_app(engine: Engine, app: App) -> dict[str, Any]:
             ]
             told["traffic"] = _traffic(host, found) if host else []
         told["revertable"] = found.revertable
-        proxy = of_proxy(engine, host)
-        told["proxy"] = None if proxy["state"] == "absent" else {key: proxy[key] for key in ("kind", "state")}
+        told["proxy"] = {"kind": host.asked.kind, "state": "running"} if host else _stopped_proxy(engine)
         return told
 
 
-def of_proxy(engine: Engine, host: Host | None = None) -> dict[str, Any]:
+def _stopped_proxy(engine: Engine) -> dict[str, Any] | None:
+    proxy = of_proxy(engine)
+    return None if proxy["state"] == "absent" else {key: proxy[key] for key in ("kind", "state")}
+
+
+def of_proxy(engine: Engine) -> dict[str, Any]:
     """The host's proxy: its kind, state, address, and the apps that are live behind it."""
     found = find(engine)
     proxy = found.get("proxy")
     if proxy is None:
         return {"kind": None, "state": "absent", "bind": None, "port": None, "apps": []}
-    if host is None:
-        mine = attach(engine)
-        if mine is not None:
-            with ExitStack() as ending:
-                ending.callback(mine.close)
-                return _proxy(proxy, mine)
-    return _proxy(proxy, host)
+    host = attach(engine)
+    with ExitStack() as ending:
+        if host is not None:
+            ending.callback(host.close)
+        return _proxy(proxy, host)
 
 
 def records_of(engine: Engine, app: str) -> list[dict[str, Any]]:
@@ -140,7 +143,9 @@ def _traffic(host: Host, found: Observed) -> list[dict[str, Any]]:
 
 def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, list[dict[str, Any]]]:
     assert found.live is not None
-    by_name = {each.name: each for each in found.containers}
+    by_name = {each.name: each for each in found.containers if each.name in found.live.instances}
+    told_of = side_by_side(lambda each: engine.inspect(each.id), by_name.values())
+    looked_at = dict(zip(by_name, told_of, strict=True))
     release = found.live_release
     told: dict[str, list[dict[str, Any]]] = {}
     asking: list[tuple[dict[str, Any], dict[str, Any]]] = []
@@ -157,7 +162,7 @@ def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, l
             told[name].append(row)
             if container is None:
                 continue
-            inspected = engine.inspect(container.id)
+            inspected = looked_at[instance_name]
             row["state"] = inspected["State"]["Status"]
             row["started"] = inspected["State"]["StartedAt"][:23].rstrip("Z") + "Z"
             side = found.structure.sides.get(name, {}).get(service.slot) if found.structure else None
@@ -169,18 +174,21 @@ def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, l
             if asked is None or row["state"] != "running":
                 continue
             this = Instance(instance_name, container.id, asked, service.slot, address)
-            target = health.http_target(this) if health.command_of(this, inspected) is None else None
+            target = (
+                health.http_target(this) if health.command_of(this, inspected["Config"]) is None else None
+            )
             if target is not None:
                 target["timeout"] = min(target["timeout"], HEALTH_SECONDS)
                 asking.append((row, target))
-    if asking and host is not None and not host.session.ask("hello")["interfaces"]:
-        # The proxy restarted by itself and left the sidecar in a network that is gone: nobody can ask now.
-        for row, _ in asking:
-            row["health"] = "unknown"
-    elif asking and host is not None:
-        answers = host.session.ask("ask_all", targets=[target for _, target in asking])
-        for (row, _), answer in zip(asking, answers, strict=True):
-            row["health"] = "healthy" if answer.get("healthy") else "unhealthy"
+    if asking and host is not None:
+        answers = host.session.ask("ask_if_joined", targets=[target for _, target in asking])
+        if answers is None:
+            # The proxy restarted by itself and left the sidecar in a network that is gone.
+            for row, _ in asking:
+                row["health"] = "unknown"
+        else:
+            for (row, _), answer in zip(asking, answers, strict=True):
+                row["health"] = "healthy" if answer.get("healthy") else "unhealthy"
     return told
 
 

@@ -46,12 +46,13 @@ def prepare(at: Deployment, release: Release, plan: Plan, undo: Undo) -> Structu
     labels = {label.ROLE: "network", label.APP: app.name}
     name = network.app_network(app.name)
 
-    def ensure() -> None:
-        if network.ensure_network(at.engine, name, at.host.asked.pool, at.host.image, labels):
+    def ensure() -> str:
+        subnet, made = network.ensure_network(at.engine, name, at.host.asked.pool, at.host.image, labels)
+        if made:
             undo.by(remove_network, at)
+        return subnet
 
-    unbroken(ensure)
-    subnet = next(each.subnet for each in at.engine.networks() if each.name == name) or ""
+    subnet = unbroken(ensure)
     join_proxy(at, name, subnet)
     for change in plan.moving:
         service = app.service(change.service)
@@ -74,7 +75,9 @@ def prepare(at: Deployment, release: Release, plan: Plan, undo: Undo) -> Structu
             undo.by(restore, at, before)
             at.host.session.ask("structure_write", app=at.app, told=structure.to_json())
         # Also when nothing changed: a command killed before it loaded what it wrote left the proxy behind.
-        at.host.proxy.load(at.engine, at.host.session, at.host.structures(), settle=at.found.live is not None)
+        others = [each for each in everybody if each.app != app.name]
+        settle = at.found.live is not None
+        at.host.proxy.load(at.engine, at.host.session, [*others, structure], settle)
     return structure
 
 

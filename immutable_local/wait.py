@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
-
 T = TypeVar("T")
 
 
 def until(condition: Callable[[], T | None], seconds: float, pause: float) -> T | None:
     """Ask until the answer isn't None, `seconds` at most, with `pause` seconds between; the last answer."""
+    # Most commands wait for nothing, and this costs each of them 5 ms.
+    from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
     retrying = Retrying(
         stop=stop_after_delay(seconds),
         wait=wait_fixed(pause),

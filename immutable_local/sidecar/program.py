@@ -10,19 +10,15 @@ When its client is gone, or says nothing for HEARTBEAT_SECONDS, it ends, and all
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
 import fcntl
 import hashlib
-import http.client
 import json
 import os
 import pathlib
 import re
-import shutil
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -30,6 +26,8 @@ import time
 # What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import http.client
+    import subprocess
     from collections.abc import Callable
     from typing import Any
 
@@ -45,7 +43,7 @@ START = (
     "exec(compile(program,'sidecar','exec'),{'__name__':'__main__'})"
 )
 # A refused connection costs the application nothing, so it is tried again at once.
-REFUSED_PAUSE_SECONDS = 0.02
+REFUSED_PAUSE_SECONDS = 0.01
 # How long an instance that was healthy just now may refuse, or not answer, once traffic goes to it.
 REFUSING_SECONDS = 2.0
 GATEWAY_ERRORS = (502, 504)
@@ -113,6 +111,12 @@ def sync_folder(path: pathlib.Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def remove_folder(path: pathlib.Path) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def read_json(path: pathlib.Path) -> Any:
@@ -309,7 +313,7 @@ def point(
             (path / named(flag)).touch()
         write_whole(path / "release.json", dump(release))
     except OSError:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
         raise
     link = home / f".live-{generation}"
     link.unlink(missing_ok=True)
@@ -321,7 +325,7 @@ def point(
         rename_in(folder, name, content)
     sync_folder(home)
     for number in numbers:
-        shutil.rmtree(home / f"gen-{number}", ignore_errors=True)
+        remove_folder(home / f"gen-{number}")
     return {"generation": generation, "at": flipped}
 
 
@@ -358,7 +362,7 @@ def app_remove(app: str) -> None:
     """Forget an app's routes and live link; its ledger, secrets and logs stay."""
     need(f"app-{app}")
     need("host")
-    shutil.rmtree(PROXY / "apps" / named(app), ignore_errors=True)
+    remove_folder(PROXY / "apps" / named(app))
 
 
 def proxy_write(name: str, content: str) -> None:
@@ -452,6 +456,8 @@ class Check(threading.Thread):
 
 def ask(target: dict[str, Any]) -> dict[str, Any]:
     """One health check: the status, or why there is none."""
+    import http.client
+
     connection = http.client.HTTPConnection(target["address"], target["port"], timeout=target["timeout"])
     try:
         connection.request(
@@ -521,42 +527,42 @@ def ask_all(targets: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
     return answers
 
 
+def ask_if_joined(targets: list[dict[str, Any]]) -> list[dict[str, Any] | None] | None:
+    """As `ask_all`, but None from a network that the proxy has left: there nobody can be reached."""
+    return ask_all(targets) if interfaces() else None
+
+
 # The proxy's private sockets
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 def connection_to(sock: str, timeout: float) -> http.client.HTTPConnection:
     """A connection to a private socket of the proxy's, or to a loopback address that only it shares."""
+    import http.client
+
     if ":" in sock:
         need_network()
         return http.client.HTTPConnection(sock, timeout=timeout)
-    return UnixConnection(str(PROXY / "run" / named(sock)), timeout)
+    connection = http.client.HTTPConnection("localhost", timeout=timeout)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(timeout)
+    connection.sock.connect(str(PROXY / "run" / named(sock)))
+    return connection
 
 
 def through(sock: str, path: str, host: str = "localhost", timeout: float = 5.0) -> dict[str, Any]:
     """One request through a socket of the proxy's: status, headers and the begin of its body, or why not."""
-    connection = connection_to(sock, timeout)
+    import http.client
+
     try:
-        connection.request("GET", path, headers={"Host": host, "User-Agent": "imm-confirm"})
-        response = connection.getresponse()
-        headers = {name.lower(): value for name, value in response.getheaders()}
-        # A stream never ends: the headers are enough for those who ask for a path of an application's.
-        body = response.read(4096).decode(errors="replace") if host == "localhost" else ""
-        return {"status": response.status, "headers": headers, "body": body}
+        with contextlib.closing(connection_to(sock, timeout)) as connection:
+            connection.request("GET", path, headers={"Host": host, "User-Agent": "imm-confirm"})
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            # A stream never ends: the headers are enough for those who ask for a path of an application's.
+            body = response.read(4096).decode(errors="replace") if host == "localhost" else ""
+            return {"status": response.status, "headers": headers, "body": body}
     except (OSError, http.client.HTTPException) as failed:
         return {"failed": type(failed).__name__, "detail": str(failed)}
-    finally:
-        connection.close()
 
 
 def confirm(
@@ -687,6 +693,8 @@ def counted(keys: list[str]) -> dict[str, list[int]]:
 
 def metrics(sock: str, name: str, services: list[str]) -> dict[str, list[int]]:
     """Requests and errors of each service, from the proxy's metrics."""
+    import http.client
+
     connection = connection_to(sock, 5.0)
     found: dict[str, list[int]] = {}
     try:
@@ -755,6 +763,8 @@ def secret_remove(app: str, name: str) -> bool:
 
 def log_keep(app: str, name: str, content: str) -> None:
     """Keep the log of an instance (base64); the oldest go when there are more than KEPT_LOGS."""
+    import base64
+
     need(f"app-{app}")
     folder = STATE / "logs" / named(app)
     write_whole(folder / f"{named(name)}.log", base64.b64decode(content))
@@ -770,6 +780,8 @@ def log_list(app: str) -> list[str]:
 
 
 def log_read(app: str, name: str) -> str | None:
+    import base64
+
     try:
         return base64.b64encode((STATE / "logs" / named(app) / f"{named(name)}.log").read_bytes()).decode()
     except FileNotFoundError:
@@ -804,6 +816,8 @@ def park(
 
     `back` is where the old instances are: when the session ends early, requests go on to them.
     """
+    import subprocess
+
     need(f"app-{app}")
     asked = json.dumps(
         {"path": park_path(app, service), "seconds": seconds, "most": most, "tcp": tcp, "back": back}
@@ -857,10 +871,10 @@ def park_tell(app: str, service: str, told: dict[str, object]) -> dict[str, int]
 
 def hello() -> dict[str, Any]:
     """What the client must know first: whether this sidecar still shares the proxy's network."""
-    free = shutil.disk_usage(STATE).free
+    disk = os.statvfs(STATE)
     return {
         "interfaces": interfaces(),
-        "free": free,
+        "free": disk.f_bavail * disk.f_frsize,
         "at": now(),
     }
 
@@ -876,11 +890,15 @@ ASKED: dict[str, Callable[..., Any]] = {
         doing_write, doing_clear, origin_write, ledger_append, ledger_read,
         point, unpoint, count, counted, metrics,
         structure_write, app_remove, proxy_write, proxy_rename, proxy_read,
-        check_begin, check_poll, check_end, ask_all, confirm, loaded, passed, idle, through,
+        check_begin, check_poll, check_end, ask_all, ask_if_joined, confirm, loaded, passed, idle, through,
         secret_set, secret_list, secret_values, secret_remove, log_keep, log_list, log_read,
         park, park_port, park_stopping, park_release, answers, unconnected, proxy_sync,
     )
 }  # fmt: skip
+
+
+# Done in the order of their coming, before what comes later is begun: the client doesn't wait for them.
+AT_ONCE = ("doing_write", "doing_clear")
 
 
 def answer(request: dict[str, Any]) -> None:
@@ -920,15 +938,27 @@ def end_when_silent() -> None:
         time.sleep(max(0.05, HEARTBEAT_SECONDS - silent))
 
 
+def prepare() -> None:
+    """What health checks and proofs need costs 30 ms: imported while the client is busy with the engine."""
+    import http.client  # noqa: F401
+    import shutil  # noqa: F401
+
+
 def main() -> None:
     global last_heard  # noqa: PLW0603 (one process is one session)
     os.umask(0o022)
     with contextlib.suppress(OSError):
         (STATE / "locks").mkdir(parents=True, exist_ok=True)
     threading.Thread(target=end_when_silent, daemon=True).start()
-    for line in sys.stdin.buffer:
+    for number, line in enumerate(sys.stdin.buffer):
         last_heard = time.monotonic()
-        threading.Thread(target=answer, args=(json.loads(line),), daemon=True).start()
+        request = json.loads(line)
+        if request["do"] in AT_ONCE:
+            answer(request)
+        else:
+            threading.Thread(target=answer, args=(request,), daemon=True).start()
+        if number == 0:
+            threading.Thread(target=prepare, daemon=True).start()
     end(0)
 
 

@@ -34,6 +34,7 @@ class Session:
         self._socket = getattr(self._attached, "_sock", self._attached)
         self._socket.settimeout(None)
         self._answers: dict[int, Future[Any]] = {}
+        self._told: Future[Any] | None = None
         self._number = 0
         self._sending = threading.Lock()
         self._ended = threading.Event()
@@ -48,6 +49,19 @@ class Session:
 
         Raises Locked, SessionLost, or ImmError with what the sidecar said.
         """
+        return self._awaited(self._send(do, told), do, within)
+
+    def tell(self, do: str, **told: Any) -> None:
+        """Say something that the sidecar does at once, before all that is asked later; nobody waits for it.
+
+        When it fails, the next thing told raises that: by then an answer has been on its way for a while.
+        """
+        if self._told is not None:
+            before, self._told = self._told, None
+            self._awaited(before, do, ANSWER_SECONDS)
+        self._told = self._send(do, told)
+
+    def _send(self, do: str, told: Mapping[str, Any]) -> Future[Any]:
         answer: Future[Any] = Future()
         with self._sending:
             if self._ended.is_set():
@@ -59,6 +73,9 @@ class Session:
                 self._socket.sendall(line)
             except OSError as cut:
                 raise self._lost(do) from cut
+        return answer
+
+    def _awaited(self, answer: Future[Any], do: str, within: float) -> Any:
         try:
             return answer.result(timeout=within)
         except KeyboardInterrupt:
