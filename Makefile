@@ -1,6 +1,6 @@
 # `make` says what there is. Everything that is missing on this machine is installed by `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check soak clean
+.PHONY: help setup demo test check soak bench clean
 
 PYTHON ?= python3
 VENV := .venv/bin
@@ -28,6 +28,10 @@ check: ## the same without looking whether the machine is ready
 
 soak: setup ## commands killed at every step in every way, and both kinds of proxy: an hour or so
 	IMM_SOAK=1 $(VENV)/python -m pytest -v tests/test_killed.py tests/test_proxies.py tests/test_unbroken.py $(ARGS)
+
+bench: setup ## how fast imm is, each figure beside its floor: make bench ARGS="--only status,up --quick"
+	@$(PYTHON) -m setup sshd wrk
+	@$(VENV)/python -m bench.speed $(ARGS)
 
 clean: ## away with what setup made in this folder; its cache and the engine's images stay
 	rm -rf .venv sample_app/wheels build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,6 +1,7 @@
 """python3 -m setup [GROUP...]: make this machine ready, and say what had to be done.
 
-Groups: engine, venv, images, wheels (all four without arguments), and sshd, for the tests of ssh:// engines.
+Groups: engine, venv, images, wheels (all four without arguments); sshd, for the tests of ssh:// engines; and
+wrk, which loads the proxies for make bench.
 python3 -m setup image NAME prints the reference of a base image: python, nginx, traefik or busybox.
 
 Exit codes: 0 ready, 1 something failed, 2 usage, 4 no Docker engine.
@@ -17,7 +18,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - an older one must be told so, no
 from setup import engine, images, packages, step, venv
 
 DEFAULT = ("engine", "venv", "images", "wheels")
-GROUPS = (*DEFAULT, "sshd")
+GROUPS = (*DEFAULT, "sshd", "wrk")
 # What a group needs: wheels are for the Python of the base image, images are on the engine.
 NEEDS = {"images": ("engine", "venv"), "wheels": ("engine", "venv", "images")}
 
@@ -62,17 +63,23 @@ def make_wheels() -> None:
 
 def make_sshd() -> None:
     """What the tests of ssh:// engines need; where it cannot be installed, those tests say so themselves."""
-    missing = [
-        name
-        for program, name in (("sshd", "openssh-server"), ("ip", "iproute2"))
-        if not packages.has(program)
-    ]
+    _install({"sshd": "openssh-server", "ip": "iproute2"}, "ssh:// engines cannot be tested here")
+
+
+def make_wrk() -> None:
+    """What loads the proxies; without it those rows of the bench say so themselves."""
+    _install({"wrk": "wrk"}, "the proxies cannot be measured here")
+
+
+def _install(packages_of: dict[str, str], otherwise: str) -> None:
+    """Install the packages of those programs that are missing."""
+    missing = [name for program, name in packages_of.items() if not packages.has(program)]
     if not missing:
         return
     if packages.may_install():
         packages.install(*missing)
     else:
-        step.warn(f"not installed, so ssh:// engines cannot be tested here: {' '.join(missing)}")
+        step.warn(f"not installed, so {otherwise}: {' '.join(missing)}")
 
 
 MAKE = {
@@ -81,6 +88,7 @@ MAKE = {
     "images": images.ready,
     "wheels": make_wheels,
     "sshd": make_sshd,
+    "wrk": make_wrk,
 }
 
 sys.exit(main(sys.argv[1:]))
