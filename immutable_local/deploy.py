@@ -55,6 +55,7 @@ def up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -
         with deployment(engine, app.name, "up", options, tell) as at:
             secret.check_all_set(app, at.found.secrets)
             structure.check_claims(at.host, at.found, app)
+            before = watch.begin(at, app.watch)
             asked, source, built = seal.asked_for(
                 engine, at.found, app, folder, options, tell, builder.result
             )
@@ -82,7 +83,7 @@ def up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -
                     event="went_live",
                     commit=git.result(),
                     project=project,
-                    watched=app.watch,
+                    watched=before,
                 )
 
 
@@ -183,18 +184,16 @@ def roll_out(
     event: str,
     commit: tuple[str, bool] | None,
     project: Origin | None,
-    watched: float = 0.0,
+    watched: watch.Before | None = None,
 ) -> Result:
     """Make a sealed release live as the plan says; what fails before it is live is left to `undo`.
 
-    `watched`: how long the old release stays up after the flip, in seconds.
+    `watched`: what to compare with, when the old release is to stay up for a while after the flip.
     """
     before, tell, session = at.found.live, at.tell, at.host.session
     tell.release = release.number
     tell.skip("test")
-    at.host.proxy.count(session, at.app, True)
-    undo.by(at.host.proxy.count, session, at.app, False)
-    counted = watch.begin(at, plan, watched)
+    at.host.proxy.count(session, at.app)
     held = hold.make_room(at, plan, undo)
     tell.skip("snapshot", "release_command")
     with tell.step("start"):
@@ -207,7 +206,7 @@ def roll_out(
         for each in started:
             at.engine.keep_running(each.container)
         undo.only_after(flip.point_back, at, release, plan, held)
-        flipped = watch.counts(at, live.slots) if counted else {}
+        counted = watch.counts(at, live.slots) if watched else {}
         at.host.proxy.point(session, at.app, live.slots, (), live.to_json())
         at.host.proxy.confirm(session, flip.proofs(release, plan, routes))
         # Not before the proof: should it fail, what waits goes on to the old instance.
@@ -221,11 +220,11 @@ def roll_out(
     # From here on a failure leaves the release live, and the next command finishes what is left.
     with tell.step("record"):
         _record(at, event, commit, project)
-    if counted is None:
+    if watched is None or not plan.moving:
         tell.skip("watch")
     else:
         with tell.step("watch"):
-            mine = watch.until_over(at, counted, flipped, release, routes, started, live, watched)
+            mine = watch.until_over(at, watched, counted, release, routes, started, live)
         if not mine:
             return _live(at, release, (ENDED_BY_ANOTHER,))
     with tell.step("drain"):
@@ -238,7 +237,6 @@ def roll_out(
         _retire(at, old, {each.name: each for each in was.app.services})
     with tell.step("prune"):
         prune.prune(at.engine, at.app, ledger.read(session, at.app), release.number, keep)
-    at.host.proxy.count(session, at.app, False)
     session.ask("doing_clear", app=at.app)
     return _live(at, release, _remarks(at, plan))
 

@@ -48,7 +48,6 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
     for each in observed.tasks:
         host.engine.remove(each.id)
     image.remove_leftovers(host.engine, observed.app)
-    host.proxy.count(host.session, observed.app, False)
     host.session.ask("doing_clear", app=observed.app)
     if strays:
         tell.note(f"swept what an interrupted command left: {', '.join(each.name for each in strays)}")

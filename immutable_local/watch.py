@@ -20,7 +20,6 @@ from immutable_local.engine import Container
 from immutable_local.errors import EngineRefused, FlippedBack, ImmError, Locked
 from immutable_local.instance import Instance
 from immutable_local.observed import Live
-from immutable_local.plan import Plan
 from immutable_local.proxy import Counts
 from immutable_local.release import Release
 from immutable_local.routes import Slot, Structure
@@ -48,8 +47,9 @@ BySlot = Mapping[tuple[str, Slot], Counts]
 
 @dataclass(frozen=True)
 class Before:
-    """What was live before the flip, and what was counted when the counting began."""
+    """What was live before the flip, what was counted when counting began, how long it stays up after."""
 
+    seconds: float
     live: Live
     release: Release
     counts: BySlot
@@ -124,12 +124,13 @@ class Probe(threading.Thread):
         return bool(answer.get("healthy")), {**answer, "times": FAILURES_IN_A_ROW}
 
 
-def begin(at: Deployment, plan: Plan, seconds: float) -> Before | None:
-    """Look at what the live release has answered, to compare with; None when nothing will be watched."""
+def begin(at: Deployment, seconds: float) -> Before | None:
+    """Begin to count what the live release answers, to compare with; None when nothing will be watched."""
     live, release = at.found.live, at.found.live_release
-    if not seconds or live is None or release is None or not plan.moving:
+    if not seconds or live is None or release is None:
         return None
-    return Before(live, release, counts(at, live.slots))
+    at.host.proxy.count(at.host.session, at.app)
+    return Before(seconds, live, release, counts(at, live.slots))
 
 
 def until_over(
@@ -140,9 +141,8 @@ def until_over(
     routes: Structure,
     started: Sequence[Instance],
     live: Live,
-    seconds: float,
 ) -> bool:
-    """Watch what has just gone live for `seconds`; returns whether this command still has the say after it.
+    """Watch what has just gone live; returns whether this command still has the say when that is over.
 
     `flipped` is what was counted at the flip. Raises FlippedBack when the old release had to go live again.
     """
@@ -151,7 +151,7 @@ def until_over(
     session.ask("doing_clear", app=at.app)
     session.ask("unlock", name=f"app-{at.app}")
     try:
-        trouble = _look(at, before, old, flipped, release, started, live, seconds)
+        trouble = _look(at, before, old, flipped, release, started, live)
     except BaseException:
         # What failed is recorded under the lock; without it, the command that has it tells the story.
         _mine_again(at, live)
@@ -184,12 +184,12 @@ def _look(
     release: Release,
     started: Sequence[Instance],
     live: Live,
-    seconds: float,
 ) -> Trouble | None:
     """Look again and again; returns at the first trouble, when time is over, or when there is no way back."""
     probes = [Probe(at, each) for each in started]
     for probe in probes:
         probe.start()
+    seconds = before.seconds
     began = told = time.monotonic()
     at.tell.note(
         f"release {before.live.release} stays up for {seconds:g} s, should this one not do", "waiting"
@@ -269,7 +269,6 @@ def _go_back(
         started,
     )
     structure.restore(at, at.found.structure)
-    at.host.proxy.count(session, at.app, False)
     error.still = at.tell.reached
     # What failed is the new release, and what was live before is live: as with every failure before a flip.
     at.tell.reached = ""

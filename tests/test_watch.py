@@ -91,20 +91,20 @@ class TestOnAHost:
         """As the proxy counts them, in the time of a flip, and no request is lost by going back."""
         with shared.begun(healthy.version("erring", behave="erring"), "up", step="watch") as running:
             until(lambda: True if shared.ask("/version", healthy).status == 200 else None, 30.0, pause=0.02)
-            outcome = running.ends(expect=1)
+            outcome = running.ends(1)
         went_back(shared, healthy, outcome, "5xx")
 
     def test_a_release_that_ends_goes(self, shared: Host, healthy: Project):
         with shared.begun(healthy.version("mortal"), "up", step="watch") as running:
             with suppress(http.client.HTTPException, OSError):
                 shared.ask("/end", healthy)
-            outcome = running.ends(expect=1)
+            outcome = running.ends(1)
         went_back(shared, healthy, outcome, "ended")
 
     def test_a_release_that_turns_unhealthy_goes(self, shared: Host, healthy: Project):
         with shared.begun(healthy.version("frail"), "up", step="watch") as running:
             shared.get("/sicken", healthy)
-            outcome = running.ends(expect=1)
+            outcome = running.ends(1)
         went_back(shared, healthy, outcome, "turned unhealthy")
 
     def test_one_that_stands_its_watch_stays(self, shared: Host, healthy: Project):
@@ -142,7 +142,7 @@ class TestOnAHost:
         """And the old one, until the next command of any kind."""
         with shared.begun(healthy.version("orphaned"), "up", step="watch") as running:
             running.interrupt(signal.SIGKILL)
-            running.ends(expect=-signal.SIGKILL)
+            running.ends(-signal.SIGKILL)
         assert shared.get("/version", healthy) == "orphaned"
         shared.imm(healthy, "prune")
         assert len(shared.instances(healthy)) == 1

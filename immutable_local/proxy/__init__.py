@@ -93,8 +93,8 @@ class Proxy(Protocol):
         """Wait until nothing is in flight to these slots, `seconds` at most; returns services still busy."""
         ...
 
-    def count(self, session: Session, app: str, on: bool) -> None:
-        """Count what the app's slots answer from now on, or no longer."""
+    def count(self, session: Session, app: str) -> None:
+        """Count what the app's slots answer, for as long as this session lasts."""
         ...
 
     def counts(self, session: Session, app: str, services: Collection[str]) -> dict[tuple[str, Slot], Counts]:

@@ -266,8 +266,8 @@ class Nginx:
         )
         return sorted({keys[key] for key in still})
 
-    def count(self, session: Session, app: str, on: bool) -> None:
-        session.ask("count", app=app, on=on)
+    def count(self, session: Session, app: str) -> None:
+        session.ask("count", app=app)
 
     def counts(self, session: Session, app: str, services: Collection[str]) -> dict[tuple[str, Slot], Counts]:
         keys = {_upstream(app, service, slot): (service, slot) for service in services for slot in SLOTS}

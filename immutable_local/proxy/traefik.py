@@ -165,7 +165,7 @@ class Traefik:
             session.ask("unconnected", addresses=addresses, seconds=seconds, within=seconds + LOAD_SECONDS)
         )
 
-    def count(self, session: Session, app: str, on: bool) -> None:
+    def count(self, session: Session, app: str) -> None:
         """Traefik always counts."""
 
     def counts(self, session: Session, app: str, services: Collection[str]) -> dict[tuple[str, Slot], Counts]:

@@ -340,16 +340,13 @@ def unpoint(app: str, folder: str = "", files: list[str] | None = None) -> None:
         sync_folder(home)
 
 
-def count(app: str, on: bool) -> None:
-    """Let the proxy count this app's answers, or no longer; the flag goes with each new generation."""
+def count(app: str) -> None:
+    """Let the proxy count this app's answers until this session ends; new generations have the flag, too."""
     need(f"app-{app}")
     flag = PROXY / "apps" / named(app) / "live" / COUNTED
-    if not on:
-        flag.unlink(missing_ok=True)
-        counting.discard(flag)
-    elif flag.parent.is_dir():
+    counting.add(flag)
+    if flag.parent.is_dir():
         flag.touch()
-        counting.add(flag)
 
 
 def structure_write(app: str, told: dict[str, Any]) -> None:
