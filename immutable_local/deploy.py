@@ -8,7 +8,6 @@ can take down what is live, and what is left undone is finished by the next comm
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -40,7 +39,7 @@ from immutable_local.observed import Live, Observed, observe
 from immutable_local.plan import Plan, decide
 from immutable_local.release import Pin, Release
 from immutable_local.routes import Slot
-from immutable_local.unbroken import side_by_side, unbroken
+from immutable_local.unbroken import ahead, side_by_side, unbroken
 from immutable_local.undo import Undo
 from immutable_local.who import Origin, commit, origin
 
@@ -49,42 +48,39 @@ ENDED_BY_ANOTHER = "another command ended the watch, and what it found is its ow
 
 def up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -> Result:
     """Build, start beside, check, flip, drain, retire. Raises ImmError; what was live is then still live."""
-    with ThreadPoolExecutor(1) as beside:
-        # Other programs are asked while the engine is busy: docker's command lines take 50 ms, git even more.
-        builder = beside.submit(image.buildkit_program)
-        with deployment(engine, app.name, "up", options, tell) as at:
-            secret.check_all_set(app, at.found.secrets)
-            structure.check_claims(at.host, at.found, app)
-            before = watch.begin(at, app.watch)
-            asked, source, built = seal.asked_for(
-                engine, at.found, app, folder, options, tell, builder.result
+    # Other programs are asked while the engine is busy: docker's command lines take 50 ms, git even more.
+    builder = ahead(image.buildkit_program)
+    with deployment(engine, app.name, "up", options, tell) as at:
+        secret.check_all_set(app, at.found.secrets)
+        structure.check_claims(at.host, at.found, app)
+        before = watch.begin(at, app.watch)
+        asked, source, built = seal.asked_for(engine, at.found, app, folder, options, tell, builder)
+        plan = decide(asked, at.found)
+        if plan.nothing_to_do:
+            if at.found.live is not None and at.found.live_release is None:
+                # Somebody removed its image: without it there is no way back to this release.
+                image.seal(engine, asked, at.found.live.release, source)
+            seal.discard(engine, at.found, built)
+            tell.skip("seal")
+            return _unchanged(at, app)
+        git = ahead(commit, folder)
+        project = origin(folder)
+        _check_origin(at, project, options, built)
+        with Undo(tell.warn) as undo:
+            with tell.step("seal"):
+                undo.by(_discard, at, built)
+                release = unbroken(seal.sealed, at, asked, source, undo)
+            return roll_out(
+                at,
+                release,
+                plan,
+                undo,
+                app.keep,
+                event="went_live",
+                commit=git(),
+                project=project,
+                watched=before,
             )
-            plan = decide(asked, at.found)
-            if plan.nothing_to_do:
-                if at.found.live is not None and at.found.live_release is None:
-                    # Somebody removed its image: without it there is no way back to this release.
-                    image.seal(engine, asked, at.found.live.release, source)
-                seal.discard(engine, at.found, built)
-                tell.skip("seal")
-                return _unchanged(at, app)
-            git = beside.submit(commit, folder)
-            project = origin(folder)
-            _check_origin(at, project, options, built)
-            with Undo(tell.warn) as undo:
-                with tell.step("seal"):
-                    undo.by(_discard, at, built)
-                    release = unbroken(seal.sealed, at, asked, source, undo)
-                return roll_out(
-                    at,
-                    release,
-                    plan,
-                    undo,
-                    app.keep,
-                    event="went_live",
-                    commit=git.result(),
-                    project=project,
-                    watched=before,
-                )
 
 
 def revert(engine: Engine, app: str, number: int | None, options: Options, keep: int, tell: Teller) -> Result:

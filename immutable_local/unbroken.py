@@ -38,6 +38,21 @@ def unbroken(act: Callable[..., T], *arguments: object) -> T:
         raise
 
 
+def ahead(act: Callable[..., T], *arguments: object) -> Callable[[], T]:
+    """Begin it now, and go on; what is returned waits for its end, and returns or raises as it did."""
+    ended: Future[T] = Future()
+
+    def begin() -> None:
+        try:
+            ended.set_result(act(*arguments))
+        except BaseException as failed:
+            ended.set_exception(failed)
+
+    # A daemon: nobody waits for it whose command has ended.
+    Thread(target=begin, name=f"imm-{act.__name__}", daemon=True).start()
+    return ended.result
+
+
 def side_by_side(act: Callable[[E], T], items: Iterable[E]) -> list[T]:
     """Do it for each, SIDE_BY_SIDE at a time; returns or raises when all have ended."""
 
