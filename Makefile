@@ -26,8 +26,11 @@ check: ## the same without looking whether the machine is ready
 	$(VENV)/mypy
 	$(VENV)/python -m pytest -v --durations=15 $(ARGS)
 
-soak: setup ## commands killed at every step in every way, and both kinds of proxy: an hour or so
-	IMM_SOAK=1 $(VENV)/python -m pytest -v tests/test_killed.py tests/test_proxies.py tests/test_unbroken.py $(ARGS)
+SOAKED := tests/test_killed.py tests/remote/test_killed_proxy.py tests/remote/test_killed_at_first.py \
+	tests/remote/test_faults.py tests/test_proxies.py tests/test_unbroken.py
+
+soak: setup ## commands killed and hosts failing at every step in every way, and both kinds of proxy: two hours or so
+	IMM_SOAK=1 $(VENV)/python -m pytest -v $(SOAKED) $(ARGS)
 
 bench: setup ## how fast imm is, each figure beside its floor: make bench ARGS="--only status,up --quick"
 	@$(PYTHON) -m setup sshd wrk

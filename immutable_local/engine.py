@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,11 @@ from immutable_local.errors import EngineError, EngineRefused
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 REQUEST_SECONDS = 120
-# Starting a container that was created takes under a second; the engine's clock may differ by some.
-ABANDONED_SECONDS = 20
+# Starting a container that was created takes under a second, some more on a busy host.
+ABANDONED_SECONDS = 10
+# Not 'unless-stopped': an engine that was killed stops, when it is started again, what still runs, and then
+# takes it for stopped by hand.
+KEPT_RUNNING = {"Name": "always"}
 # However a connection to the engine ends early, and whichever library notices.
 CUT = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
 FREE_SPACE = (
@@ -230,9 +233,14 @@ class Engine:
             self.client.rename(container, name)
 
     def keep_running(self, container: str) -> None:
-        """From now on the engine starts it again after a crash or a restart of the host."""
+        """From now on the engine starts it again after a crash, its own or the container's, and a restart."""
         with asking_docker_to(f"update {container}"):
-            self.client.update_container(container, restart_policy={"Name": "unless-stopped"})
+            self.client.update_container(container, restart_policy=KEPT_RUNNING)
+
+    def keep_stopped(self, container: str) -> None:
+        """Once it has stopped the engine leaves it alone, whatever happens."""
+        with asking_docker_to(f"update {container}"):
+            self.client.update_container(container, restart_policy={"Name": "no"})
 
     def remove(self, container: str) -> None:
         """Remove a container, running or not, with its unnamed volumes. One that is gone is fine."""
@@ -358,8 +366,9 @@ class Engine:
         found = self.find(container)
         if found is None or found["State"]["Status"] != "created":
             return
-        created = datetime.fromisoformat(found["Created"][:19]).replace(tzinfo=UTC)
-        if datetime.now(UTC) - created > timedelta(seconds=ABANDONED_SECONDS):
+        # By the engine's clock: this machine's may differ.
+        age = datetime.fromisoformat(self.info()["SystemTime"]) - datetime.fromisoformat(found["Created"])
+        if age > timedelta(seconds=ABANDONED_SECONDS):
             self.remove(found["Id"])
 
     def leaving_processes(self, container: str, words: str) -> int:

@@ -38,6 +38,8 @@ def make_room(at: Deployment, plan: Plan, undo: Undo) -> tuple[str, ...]:
         def stop(container: Container) -> None:
             # A client that was away and lost its lock stops nothing of what its successor made of it.
             at.host.session.ask("still_locked", name=f"app-{at.app}")
+            # An engine that is restarted meanwhile must not start it beside the new one.
+            at.engine.keep_stopped(container.id)
             at.engine.stop(container.id, was.app.service(container.labels[label.SERVICE]).stop_grace_period)
 
         # The engine goes on stopping what it was asked to stop: only what has stopped can be started again.

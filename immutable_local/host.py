@@ -18,7 +18,7 @@ from typing import Any
 
 from immutable_local import labels as label
 from immutable_local import lock, network
-from immutable_local.engine import Container, Engine, endpoint, volume_mount
+from immutable_local.engine import KEPT_RUNNING, Container, Engine, endpoint, volume_mount
 from immutable_local.errors import EngineRefused, ImmError, Locked, ProxyError, UsageError
 from immutable_local.proxy import Proxy, choose
 from immutable_local.routes import Structure
@@ -83,8 +83,12 @@ def find(engine: Engine) -> dict[str, Container]:
     "next" is a proxy that was to replace the other one when that was interrupted: it may be the one that
     runs.
     """
+    return _by_role(engine.containers({label.ROLE: ""}))
+
+
+def _by_role(listed: Sequence[Container]) -> dict[str, Container]:
     found = {}
-    for each in engine.containers({label.ROLE: ""}):
+    for each in listed:
         if each.labels[label.ROLE] in ("proxy", "sidecar"):
             found["next" if each.name == NEXT else each.labels[label.ROLE]] = each
     return found
@@ -100,15 +104,17 @@ def attach(engine: Engine) -> Host | None:
 
 
 def _attach(engine: Engine, found: Mapping[str, Container]) -> Host | None:
-    if not (_runs(found.get("proxy")) and "sidecar" in found):
+    # One that was created and never started may not be all there: it is made anew.
+    sidecar = found.get("sidecar")
+    if not _runs(found.get("proxy")) or sidecar is None or sidecar.state == "created":
         return None
-    if not found["sidecar"].running:
+    if not sidecar.running:
         try:
-            engine.start(found["sidecar"].id)
+            engine.start(sidecar.id)
         except EngineRefused:
             # The proxy that it belonged to is gone.
             return None
-    return _host(engine, found["proxy"], found["sidecar"])
+    return _host(engine, found["proxy"], sidecar)
 
 
 def look(engine: Engine) -> Host | None:
@@ -134,17 +140,19 @@ def ensure(engine: Engine, report: Callable[[str], Any], change: Mapping[str, An
     to run otherwise is replaced, its apps stay. Raises ImmError when a name or the port is taken, and then
     leaves nothing behind that wasn't there before.
     """
-    for each in engine.containers({label.ROLE: "task"}):
-        if label.APP not in each.labels and each.state == "created":
+    listed = engine.containers({label.ROLE: ""})
+    for each in listed:
+        # Those of an app are swept by whoever has its lock.
+        if each.labels[label.ROLE] == "task" and label.APP not in each.labels and each.state == "created":
             engine.remove_never_started(each.id)
-    ready = _ready_already(engine, change or {})
+    ready = _ready_already(engine, _by_role(listed), change or {})
     if ready is not None:
         return ready
     python = image_for(engine, PYTHON_IMAGES)
     # Before there is a sidecar there is no lock of its: of several first deployments one makes the host.
     with ExitStack() as held:
         _hold_the_name(engine, python, held)
-        ready = _ready_already(engine, change or {})
+        ready = _ready_already(engine, find(engine), change or {})
         if ready is not None:
             return ready
         with Undo(report) as undo:
@@ -226,9 +234,8 @@ def image_for(engine: Engine, candidates: Sequence[str]) -> str:
     return candidates[-1]
 
 
-def _ready_already(engine: Engine, change: Mapping[str, Any]) -> Host | None:
+def _ready_already(engine: Engine, found: Mapping[str, Container], change: Mapping[str, Any]) -> Host | None:
     """The host when nothing has to be made; its sidecar restarted when the proxy left it behind."""
-    found = find(engine)
     host = _attach(engine, found)
     if host is None:
         return None
@@ -485,7 +492,7 @@ def _hardened() -> dict[str, Any]:
         "security_opt": ["no-new-privileges"],
         "read_only": True,
         "pids_limit": PROCESSES,
-        "restart_policy": {"Name": "unless-stopped"},
+        "restart_policy": KEPT_RUNNING,
         "log_config": bounded_log(),
     }
 

@@ -107,6 +107,7 @@ def let_go(host: Host, observed: Observed, live: Live, tell: Teller) -> None:
     stopped = [each for each in mine if not each.running or each.name in stopping]
     for each in stopped:
         host.engine.start(each.id)
+    for each in mine:
         host.engine.keep_running(each.id)
     if release is not None:
         what = f"the old instance of release {live.release}"

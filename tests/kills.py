@@ -288,7 +288,7 @@ def check(host: Host, project: Project, live: int | None, version: str | None = 
             assert container["State"] == "running", container
             assert (marks["imm.role"], marks["imm.service"]) == ("instance", name)
             assert (marks["imm.slot"], marks["imm.spec"]) == (service["slot"], service["spec"])
-            assert host.inspect(instance)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+            assert host.inspect(instance)["HostConfig"]["RestartPolicy"]["Name"] == "always"
     assert sorted(
         each for each in state["home"] if each != "structure.json" and not each.startswith("gen-")
     ) == (["live"] if live else [])

@@ -59,7 +59,7 @@ def test_it_publishes_no_port_and_has_a_network_of_its_own(
 
 
 def test_it_comes_back_after_a_restart_of_the_host(inspected: dict[str, Any]):
-    assert inspected["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+    assert inspected["HostConfig"]["RestartPolicy"]["Name"] == "always"
 
 
 def test_apps_cannot_reach_each_other(shared: Host, app: Project):

@@ -188,4 +188,8 @@ def _refused(told: Mapping[str, Any]) -> ImmError:
         )
     if kind == "not_locked":
         return SessionLost("the lock was lost", hint="run the command again")
-    return ImmError(f"the sidecar refused: {told.get('reason') or told}", code="sidecar_refused")
+    return ImmError(
+        f"the sidecar refused: {told.get('reason') or told}",
+        code="sidecar_refused",
+        hint="imm doctor looks closer; docker rm -f imm-sidecar and imm proxy up make the sidecar anew",
+    )

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from immutable_local.engine import ABANDONED_SECONDS
 from immutable_local.wait import until
-from tests.host import HEALTHCHECK, Outcome
-from tests.kills import Subject, check, command, look
+from tests.host import HEALTHCHECK, Outcome, Project
+from tests.kills import Subject, check, command, live_number, look
 from tests.remote.conftest import Apart
 
 RETURN_SECONDS = 30.0
@@ -54,9 +55,12 @@ class Fault:
 class Scene:
     """One app that faults happen to."""
 
-    def __init__(self, host: Apart, writers: str = "many", **web: Any) -> None:
+    def __init__(self, host: Apart, writers: str = "many", kind: str = "nginx", **web: Any) -> None:
         self.host = host
-        self.subject = Subject(host, writers, replicas=1, healthcheck=HEALTHCHECK, **web)
+        self.kind = kind
+        self.subject = Subject(
+            host, writers, replicas=1, healthcheck={**HEALTHCHECK, "start_period": "8s"}, **web
+        )
         self.app = self.subject.app
         # Where all of the engine's data is, on a disk that can be filled.
         self.disk = host.second.folder / "data"
@@ -71,6 +75,11 @@ class Scene:
             host.base, ["sleep", "1000"], name=STRANGERS["container"], stop_signal="SIGKILL"
         )
         engine.start(made["Id"])
+
+    def settle(self) -> Scene:
+        """Whatever an earlier test left, this one begins with what its folder holds, live."""
+        self.live = self.subject.deploy()
+        return self
 
     # What happens
 
@@ -211,9 +220,25 @@ def tasks(host: Apart) -> list[str]:
     return [f"{each['Names'][0]} {each['State']}" for each in found]
 
 
+def host_is_right(host: Apart, app: Project) -> None:
+    """One proxy, one sidecar, the app as it was, and after a while no container of a moment."""
+    check(host, app, live_number(look(host, app)), "1")
+    assert proxies(host) == ["imm-proxy", "imm-sidecar"]
+
+    def swept() -> bool | None:
+        if not tasks(host):
+            return True
+        # One that never started is known by its age.
+        host.up(app)
+        return None
+
+    assert until(swept, ABANDONED_SECONDS + 10, pause=1.0), tasks(host)
+
+
 @contextmanager
-def at_event(host: Apart, action: str, name: str, act: Callable[[], None]) -> Iterator[threading.Event]:
-    """Do it the moment the engine tells that this happened to the thing of that name, or of that `imm.role`."""
+def at_event(host: Apart, moment: tuple[str, str], act: Callable[[], None]) -> Iterator[threading.Event]:
+    """Do it the moment the engine tells that this happened to the thing of that name, or of that `imm.role`: (create, imm-proxy)."""
+    action, name = moment
     struck = threading.Event()
     told: Any = host.engine.events(decode=True)
 

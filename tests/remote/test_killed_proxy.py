@@ -1,4 +1,4 @@
-"""Killed behind Traefik, while the proxy is made, and while one kind takes over from the other.
+"""Killed behind Traefik, and while one kind of proxy takes over from the other.
 
 `proxy up` tells no steps: the moments are the engine's own events. All of them: IMM_SOAK=1.
 """
@@ -14,22 +14,17 @@ import pytest
 
 pytest.register_assert_rewrite("tests.remote.faults", "tests.kills")
 
-from immutable_local.engine import ABANDONED_SECONDS  # noqa: E402
-from immutable_local.wait import until  # noqa: E402
 from tests.host import Project  # noqa: E402
 from tests.kills import (  # noqa: E402
     STEPS,
     Kill,
     Subject,
     at_the_begin,
-    check,
     command,
     in_the_middle,
-    live_number,
-    look,
 )
 from tests.remote.conftest import Apart, apart, base_image  # noqa: E402
-from tests.remote.faults import at_event, proxies, tasks  # noqa: E402
+from tests.remote.faults import at_event, host_is_right  # noqa: E402
 from tests.remote.second_engine import SecondEngine  # noqa: E402
 
 pytestmark = pytest.mark.engine
@@ -46,15 +41,6 @@ SWITCHED = [
     ("destroy", "imm-proxy"),
     ("rename", "imm-proxy"),
     ("destroy", "imm-sidecar"),
-    ("create", "imm-sidecar"),
-    ("start", "imm-sidecar"),
-]
-MADE = [
-    ("create", "imm-making"),
-    ("create", "imm-state"),
-    ("create", "imm-0-proxy"),
-    ("create", "imm-proxy"),
-    ("start", "imm-proxy"),
     ("create", "imm-sidecar"),
     ("start", "imm-sidecar"),
 ]
@@ -105,64 +91,24 @@ def switching(
         yield host, app
 
 
-@pytest.mark.parametrize("which", [Signals.SIGKILL, Signals.SIGINT] if SOAK else [Signals.SIGKILL], ids=str)
 @pytest.mark.parametrize(
-    ("action", "name"), SWITCHED if SOAK else [SWITCHED[n] for n in (0, 3, 4, 5, 8)], ids="-".join
+    "which", [Signals.SIGKILL, Signals.SIGINT] if SOAK else [Signals.SIGKILL], ids=lambda which: which.name
 )
+@pytest.mark.parametrize("moment", SWITCHED if SOAK else [SWITCHED[n] for n in (0, 3, 4, 5, 8)], ids="-".join)
 def test_a_switch_of_proxies_that_was_killed_is_finished_or_undone_by_the_next_command(
-    switching: tuple[Apart, Project], action: str, name: str, which: Signals
+    switching: tuple[Apart, Project], moment: tuple[str, str], which: Signals
 ):
     """Whatever command comes next: one proxy, one sidecar, and what was live is live behind it."""
     host, app = switching
     kind = host.imm(app, "proxy", "status").result["kind"]
     other = next(each for each in KINDS if each != kind)
     with command(host, app, "proxy", "up", "--kind", other) as switch:
-        with at_event(host, action, name, lambda: switch.send(which)) as struck:
+        with at_event(host, moment, lambda: switch.send(which)) as struck:
             ended = switch.ended()
-        assert struck.is_set(), f"{action} {name} never came: {switch}"
+        assert struck.is_set(), f"{moment} never came: {switch}"
     assert ended.code in (-which, 1, 0), ended
     assert host.up(app).result["outcome"] == "unchanged"
-    right(host, app)
+    host_is_right(host, app)
     host.imm(app, "proxy", "up", "--kind", other)
     assert host.imm(app, "proxy", "status").result["kind"] == other
-    right(host, app)
-
-
-@pytest.mark.parametrize(("action", "name"), MADE if SOAK else [MADE[n] for n in (3, 5)], ids="-".join)
-def test_a_first_up_killed_while_it_makes_the_host_ready_is_finished_by_the_next(
-    bare: Apart, action: str, name: str
-):
-    app = bare.project()
-    with command(bare, app, "up") as first:
-        with at_event(bare, action, name, lambda: first.send(Signals.SIGKILL)) as struck:
-            first.ended()
-        assert struck.is_set(), f"{action} {name} never came: {first}"
-    assert bare.up(app).result["outcome"] == "live"
-    right(bare, app)
-
-
-@pytest.mark.parametrize("action", ["create", "start"])
-def test_a_container_of_a_moment_goes_also_when_its_client_was_killed(bare: Apart, action: str):
-    """By itself once it has started; one that never did goes with the next command that makes something."""
-    app = bare.project()
-    with command(bare, app, "doctor") as doctor:
-        with at_event(bare, action, "task", lambda: doctor.send(Signals.SIGKILL)) as struck:
-            doctor.ended()
-        assert struck.is_set(), f"{action} never came: {doctor}"
-    bare.up(app)
-    right(bare, app)
-
-
-def right(host: Apart, app: Project) -> None:
-    """One proxy, one sidecar, the app as it was, and after a while no container of a moment."""
-    check(host, app, live_number(look(host, app)), "1")
-    assert proxies(host) == ["imm-proxy", "imm-sidecar"]
-
-    def swept() -> bool | None:
-        if not tasks(host):
-            return True
-        # One that never started is known by its age.
-        host.up(app)
-        return None
-
-    assert until(swept, ABANDONED_SECONDS + 10, pause=1.0), tasks(host)
+    host_is_right(host, app)
