@@ -17,6 +17,21 @@ from immutable_local import labels
 PACKAGE = "immutable_local"
 ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 # From the bottom to the top: a module imports what is in its own layer or below. Every module has its place.
+HANDS = (
+    "apps",
+    "configuration",
+    "counts",
+    "ground",
+    "health",
+    "ledger",
+    "live",
+    "locks",
+    "logs",
+    "park",
+    "proxy",
+    "secrets",
+    "start",
+)
 LAYERS = {
     "values": {"", "app", "errors", "events", "labels", "release", "routes"},
     "tools": {"dockerfile", "tunnel", "unbroken", "undo", "wait", "who"},
@@ -35,7 +50,8 @@ LAYERS = {
         "init",
     },
     "engine": {"engine"},
-    "sidecar": {"sidecar", "sidecar.page", "sidecar.parking", "sidecar.program", "sidecar.session"},
+    "hands": {f"sidecar.hands.{each}" for each in HANDS} | {"sidecar", "sidecar.hands"},
+    "sidecar": {"sidecar.page", "sidecar.parking", "sidecar.program", "sidecar.session"},
     "proxy": {"proxy", "proxy.nginx", "proxy.traefik"},
     "effects": {
         "deployment",
@@ -68,7 +84,7 @@ LAYERS = {
     "deploy": {"deploy"},
     "cli": {"__main__", "cli", "render"},
 }
-RUNS_IN_THE_SIDECAR = {"sidecar.page", "sidecar.parking", "sidecar.program"}
+RUNS_IN_THE_SIDECAR = {"sidecar.page", "sidecar.parking", "sidecar.program"} | LAYERS["hands"]
 MODULES = sorted(set().union(*LAYERS.values()))
 # Where a proxy is chosen, started or told to people; nobody else may know one from another.
 KNOWS_A_PROXY = {"proxy", "proxy.nginx", "proxy.traefik", "host", "cli", "init"}
@@ -153,9 +169,10 @@ def test_only_engine_imports_the_docker_sdk():
 
 
 def test_what_runs_in_the_sidecar_needs_nothing_but_the_standard_library():
-    """It is sent as one file: there is no package there."""
+    """It is sent there: nothing is installed but a Python."""
     for module in RUNS_IN_THE_SIDECAR:
-        assert {name.split(".")[0] for name in imports(module)} <= sys.stdlib_module_names, module
+        foreign = {name for name in imports(module) if name.split(".")[0] not in sys.stdlib_module_names}
+        assert all(name.startswith("immutable_local.sidecar.hands.") for name in foreign), module
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - KNOWS_A_PROXY))

@@ -239,6 +239,10 @@ async def _pump(loop: asyncio.AbstractEventLoop, source: socket.socket, sink: so
                 continue
 
 
-if __name__ == "__main__":
+def main() -> None:
     asked = json.loads(sys.argv[1])
     asyncio.run(Parking(**asked).run())
+
+
+if __name__ == "__main__":
+    main()

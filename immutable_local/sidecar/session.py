@@ -15,14 +15,31 @@ from typing import Any, Self
 
 from immutable_local.engine import FREE_SPACE, Engine
 from immutable_local.errors import ImmError, Locked, ProxyError, SessionLost
-from immutable_local.sidecar.program import START
+from immutable_local.sidecar.hands.start import START, packed
 
 HEARTBEAT_SECONDS = 2.0
 ANSWER_SECONDS = 30.0
 # What changes something is answered within this; what takes longer only waits, or asks.
 INTERRUPTED_SECONDS = 1.0
 STDOUT = 1
-PROGRAM = Path(__file__).with_name("program.py")
+FOLDER = Path(__file__).parent
+# In an order in which each finds what it imports.
+PROGRAM = (
+    "hands.ground",
+    "hands.locks",
+    "hands.ledger",
+    "hands.configuration",
+    "hands.live",
+    "hands.secrets",
+    "hands.apps",
+    "hands.health",
+    "hands.proxy",
+    "hands.counts",
+    "hands.logs",
+    "hands.start",
+    "hands.park",
+    "program",
+)
 
 
 class Session:
@@ -39,8 +56,7 @@ class Session:
         self._sending = threading.Lock()
         self._ended = threading.Event()
         self._complaint = ""
-        program = PROGRAM.read_bytes()
-        self._socket.sendall(b"%d\n%s" % (len(program), program))
+        self._socket.sendall(packed(_modules()))
         threading.Thread(target=self._read, daemon=True, name="imm-session").start()
         threading.Thread(target=self._beat, daemon=True, name="imm-heartbeat").start()
 
@@ -158,6 +174,14 @@ class Session:
             details=self._complaint.strip().splitlines()[-5:],
             hint="run the command again: it first sweeps what this one left",
         )
+
+
+def _modules() -> list[tuple[str, str]]:
+    """What runs in the sidecar, by the names that it has here."""
+    packages = ["immutable_local", "immutable_local.sidecar", "immutable_local.sidecar.hands"]
+    sources = [FOLDER.joinpath(*each.split(".")).with_suffix(".py").read_text() for each in PROGRAM]
+    named = zip((f"immutable_local.sidecar.{each}" for each in PROGRAM), sources, strict=True)
+    return [*((each, "") for each in packages), *named]
 
 
 def _refused(told: Mapping[str, Any]) -> ImmError:

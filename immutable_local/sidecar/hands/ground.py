@@ -1,0 +1,83 @@
+"""What all of imm's hands stand on: where state is, how a file is written, what a refusal is."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import threading
+import time
+
+# What typing itself spells so, without the milliseconds that importing it costs each session.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+STATE = pathlib.Path("/imm/state/data")
+PROXY = pathlib.Path("/imm/proxy/data")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}")
+
+
+class Refusal(Exception):
+    """What the client is told instead of an answer."""
+
+    def __init__(self, kind: str, **facts: Any) -> None:
+        super().__init__(kind)
+        self.told = {"kind": kind, **facts}
+
+
+def named(name: str) -> str:
+    """A name that is safe as one part of a path."""
+    if not NAME.fullmatch(name):
+        raise Refusal("bad_name", name=name)
+    return name
+
+
+def now() -> str:
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
+
+
+def write_whole(path: pathlib.Path, content: bytes, mode: int = 0o644) -> None:
+    """Write under a temporary name, sync, rename: a crash leaves the old content or the new, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".new-{os.getpid()}-{threading.get_ident()}-{path.name}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        os.rename(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: pathlib.Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_folder(path: pathlib.Path) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, NotADirectoryError) as broken:
+        raise Refusal("broken_file", path=str(path), reason=str(broken)) from broken
+
+
+def dump(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
