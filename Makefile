@@ -1,6 +1,6 @@
 # `make` says what there is. Everything that is missing on this machine is installed by `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check soak bench clean
+.PHONY: help setup demo test check soak swap bench clean
 
 PYTHON ?= python3
 VENV := .venv/bin
@@ -27,10 +27,13 @@ check: ## the same without looking whether the machine is ready
 	$(VENV)/python -m pytest -v --durations=15 $(ARGS)
 
 SOAKED := tests/test_killed.py tests/remote/test_killed_proxy.py tests/remote/test_killed_at_first.py \
-	tests/remote/test_faults.py tests/test_proxies.py tests/test_unbroken.py
+	tests/remote/test_faults.py tests/proxies tests/test_unbroken.py
 
 soak: setup ## commands killed and hosts failing at every step in every way, and both kinds of proxy: two hours or so
 	IMM_SOAK=1 $(VENV)/python -m pytest -v $(SOAKED) $(ARGS)
+
+swap: setup ## containers swapped under load, behind both kinds of proxy: make swap ARGS="--swaps 100"
+	$(VENV)/python -m bench.swap $(ARGS)
 
 bench: setup ## how fast imm is, each figure beside its floor: make bench ARGS="--only status,up --quick"
 	@$(PYTHON) -m setup sshd wrk

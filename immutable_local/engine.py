@@ -371,11 +371,12 @@ class Engine:
         if age > timedelta(seconds=ABANDONED_SECONDS):
             self.remove(found["Id"])
 
-    def leaving_processes(self, container: str, words: str) -> int:
-        """How many of a container's processes carry these words in their title."""
+    def processes(self, container: str, words: str) -> set[str]:
+        """The numbers of a container's processes that carry these words in their title."""
         with asking_docker_to(f"list the processes of {container}"):
             told = self.client.top(container)
-        return sum(words in row[-1] for row in told["Processes"] or [])
+        number = told["Titles"].index("PID")
+        return {row[number] for row in told["Processes"] or [] if words in row[-1]}
 
     def run_once(
         self,

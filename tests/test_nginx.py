@@ -172,6 +172,22 @@ def test_the_same_routes_are_the_same_text_in_whatever_order_they_come():
     assert Nginx().configuration([one, two]) == Nginx().configuration([two, one])
 
 
+def test_a_path_that_only_one_release_serves_leads_to_what_the_other_serves_above_it():
+    """Nginx takes the longest path, whichever slot is live: there both slots must have their place."""
+
+    def side(path: str) -> Side:
+        return Side(8000, ("10.201.1.3",), ("shop.localhost",), path, True)
+
+    moved = Structure("shop", 1, {"web": {"blue": side("/a"), "green": side("/a/b")}}, {})
+    read = directives(Nginx().configuration([moved]))
+    routes = [dict(told) for *words, told in every(read, "map") if words[1].startswith("$imm_route")]
+    blue, green = ('"~^blue$"', "imm_shop__web__blue"), ('"~^green$"', "imm_shop__web__green")
+    # Twice: as the first app it answers for the host itself too. What neither serves above stays nobody's.
+    assert routes == [dict([("default", "''"), blue]), dict([("default", "''"), green, blue])] * 2
+    cut = [dict(told) for *words, told in every(read, "map") if words[1].startswith("$imm_path")]
+    assert cut == [{"default": "'$imm_whole'", green[0]: "/$imm_rest", blue[0]: "/b$imm_below"}] * 2
+
+
 def test_another_configuration_has_another_generation():
     """It is asked for until it answers: the proof that it is in force."""
     texts = [Nginx().configuration(each) for each in ([], [structure("one")], [structure("two")])]

@@ -92,6 +92,9 @@ class Report:
     shapes: tuple[ShapeReport, ...]
     served: tuple[Served, ...]
     """By instance, in the order of their first answers."""
+    cpu: float
+    """Seconds of a processor that the load's own process used. It has one thread: most of the time between
+    `began` and `ended` would mean that the load itself was the limit."""
 
     @property
     def sent(self) -> int:

@@ -1,6 +1,7 @@
 """A load in this event loop."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from random import Random
@@ -17,6 +18,7 @@ class Steady:
 
     def __init__(self, order: Order) -> None:
         self._going = Going(order.seconds, order.requests)
+        self._cpu_before = time.process_time()
         self._instances = Instances()
         self._accounts = [
             Account(shape, clients, self._going, self._instances) for shape, clients in order.shapes
@@ -61,6 +63,7 @@ class Steady:
             why=self._going.why,
             shapes=tuple(account.report() for account in self._accounts),
             served=self._instances.report(),
+            cpu=time.process_time() - self._cpu_before,
         )
 
     async def abandon(self) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from immutable_local.engine import Engine
@@ -26,6 +27,7 @@ LOAD_SECONDS = 10.0
 PASS_SECONDS = 10.0
 # How long a worker that is leaving still waits for the next request on an idle kept-alive connection.
 KEEPALIVE_MIN_SECONDS = 2.0
+LEAVING_SECONDS = KEEPALIVE_MIN_SECONDS + 0.5
 # The application servers that close idle connections soonest do so after 2 s (gunicorn): nginx must be first,
 # else a POST now and then meets a connection that is just being closed.
 UPSTREAM_IDLE_SECONDS = 1
@@ -59,6 +61,8 @@ http {{
   uwsgi_temp_path /tmp/uwsgi;
   scgi_temp_path /tmp/scgi;
   large_client_header_buffers 8 32k;
+  # Each service has a bound of its own; whoever asks for an address that nobody owns is told that instead.
+  client_max_body_size 0;
 
   # An answer goes on as it arrives: a buffered event stream hangs.
   proxy_buffering off;
@@ -168,6 +172,38 @@ SERVER = """\
 """
 
 
+@dataclass(frozen=True)
+class _Route:
+    """What one slot of a service serves."""
+
+    app: str
+    service: str
+    slot: Slot
+    side: Side
+
+    def is_of(self, app: str, service: str) -> bool:
+        return (self.app, self.service) == (app, service)
+
+    @property
+    def path(self) -> str:
+        return self.side.path
+
+    @property
+    def upstream(self) -> str:
+        return _upstream(self.app, self.service, self.slot)
+
+    @property
+    def cut(self) -> str:
+        """What the application doesn't see of a path."""
+        return self.path if self.side.strip_path and self.path != "/" else ""
+
+    def seen_of(self, path: str) -> str:
+        """What it sees of a request beneath `path`, in the variables of that place."""
+        if not self.cut:
+            return "$imm_whole"
+        return "/$imm_rest" if self.cut == path else f"{path.removeprefix(self.cut)}$imm_below"
+
+
 class Nginx:
     """nginx 1.27.4 or newer."""
 
@@ -193,8 +229,8 @@ class Nginx:
     def configuration(self, structures: Sequence[Structure]) -> str:
         """The whole of nginx.conf for these apps."""
         body = "".join(_http(structures))
-        generation = hashlib.sha256(body.encode()).hexdigest()[:16]
         head = HEAD.format(proxy=PROXY, keepalive_min=KEEPALIVE_MIN_SECONDS)
+        generation = hashlib.sha256(f"{head}{CONTROL}{body}".encode()).hexdigest()[:16]
         return head + CONTROL.format(proxy=PROXY, generation=generation, passage=PASSAGE) + body + "}\n"
 
     def seeds(self) -> Mapping[str, str]:
@@ -220,7 +256,12 @@ class Nginx:
             session.ask("proxy_rename", old="nginx.conf.new", new="nginx.conf")
         generation = text.partition('location = /generation { default_type text/plain; return 200 "')[2][:16]
         if session.ask("loaded", sock="control.sock", generation=generation, seconds=0.0)["loaded"]:
+            # The command before this one may have loaded it a moment ago.
+            if settle and session.ask("proxy_age", name="nginx.conf") < LEAVING_SECONDS:
+                self._settled(engine, engine.processes(CONTAINER, "shutting down"))
             return
+        # All of them: for a moment the old ones don't know yet that they are to leave, and take in requests.
+        old = engine.processes(CONTAINER, "worker process") if settle else set()
         # Not the engine's own signal: after that it doesn't start the proxy again by itself (moby#41302).
         engine.execute(CONTAINER, ["sh", "-c", "kill -HUP 1"])
         if not session.ask("loaded", sock="control.sock", generation=generation, seconds=LOAD_SECONDS)[
@@ -231,8 +272,7 @@ class Nginx:
                 details=engine.logs(CONTAINER, tail=5).decode(errors="replace").strip().splitlines(),
                 hint="see docker logs imm-proxy; imm proxy down and imm proxy up start it afresh",
             )
-        if settle:
-            self._settled(engine)
+        self._settled(engine, old)
 
     def point(
         self,
@@ -282,15 +322,16 @@ class Nginx:
         """
         session.ask("passed", address=PASSAGE, path="/passed", seconds=PASS_SECONDS, within=PASS_SECONDS * 2)
 
-    def _settled(self, engine: Engine) -> None:
-        """Wait for the workers that still follow the old configuration.
+    def _settled(self, engine: Engine, old: Collection[str]) -> None:
+        """Wait for these workers, which follow an old configuration.
 
         A websocket pins such a worker for as long as it is open, but no new request reaches it once idle
-        connections have had their KEEPALIVE_MIN_SECONDS: that long is waited at most.
+        connections have had their KEEPALIVE_MIN_SECONDS: hardly longer is waited.
         """
-        deadline = time.monotonic() + KEEPALIVE_MIN_SECONDS + 0.5
-        while time.monotonic() < deadline and engine.leaving_processes(CONTAINER, "shutting down"):
+        deadline = time.monotonic() + LEAVING_SECONDS
+        while old and time.monotonic() < deadline:
             time.sleep(0.05)
+            old = engine.processes(CONTAINER, "worker process").intersection(old)
 
 
 def _http(structures: Sequence[Structure]) -> Iterator[str]:
@@ -329,35 +370,39 @@ def _server(
 ) -> tuple[str, str, int]:
     """One server block, with the maps it needs. `domain` None: whatever the one app of `serving` serves."""
     slots = "".join(_slot_variables(structure) for structure in serving)
-    # path -> the services that may serve it, with what each slot of theirs does there
-    paths: dict[str, dict[tuple[str, str], dict[Slot, bool]]] = {}
-    bounds: dict[str, list[Side]] = {}
-    for structure in serving:
-        for service, of_service in sorted(structure.sides.items()):
-            for slot, side in of_service.items():
-                if domain is None or domain in side.domains:
-                    candidates = paths.setdefault(side.path, {})
-                    candidates.setdefault((structure.app, service), {})[slot] = side.strip_path
-                    bounds.setdefault(side.path, []).append(side)
+    routes = [
+        _Route(structure.app, service, slot, side)
+        for structure in serving
+        for service, of_service in sorted(structure.sides.items())
+        for slot, side in sorted(of_service.items())
+        if domain is None or domain in side.domains
+    ]
+    paths = sorted({each.path for each in routes})
     locations: list[str] = []
     maps: list[str] = []
     holds: list[str] = []
-    for path, candidates in sorted(paths.items()):
+    for path in paths:
         count += 1
-        maps.append(_map(f"$imm_route_{count}", candidates, _upstream_of, ""))
-        strips = {strip for each in candidates.values() for strip in each.values()} if path != "/" else set()
+        here = _serving(path, routes)
+        maps.append(_map(f"$imm_route_{count}", here, {each: each.upstream for each in here}, ""))
+        cuts = {each.cut for each in here}
         rewrite = ""
-        if strips == {True}:
+        if cuts == {path}:
             rewrite = f"set $imm_prefix {path}; rewrite ^{path}/?(.*)$ /$1 break; "
-        elif True in strips:
-            # Only one of two releases cuts the path off: it depends on which one is live.
-            maps.append(_map(f"$imm_path_{count}", candidates, _path_of, "$imm_whole"))
-            rewrite = f"rewrite ^(?<imm_whole>{path}/?(?<imm_rest>.*))$ $imm_path_{count} break; "
+        elif cuts != {""}:
+            # Not all of them cut the same off: it depends on which one is live.
+            seen = {each: each.seen_of(path) for each in here}
+            maps.append(_map(f"$imm_cut_{count}", here, {each: each.cut for each in here}, ""))
+            maps.append(_map(f"$imm_path_{count}", here, seen, "$imm_whole"))
+            rewrite = (
+                f"set $imm_prefix $imm_cut_{count}; rewrite"
+                f" ^(?<imm_whole>{path}(?<imm_below>/?(?<imm_rest>.*)))$ $imm_path_{count} break; "
+            )
         # While two releases differ, the more generous one is heeded.
-        max_body = max(side.max_body for side in bounds[path])
-        silence = max(side.response_timeout for side in bounds[path])
+        max_body = max(each.side.max_body for each in here)
+        silence = max(each.side.response_timeout for each in here)
         held: list[str] = []
-        for app, service in candidates:
+        for app, service in _services(here):
             # A status of imm's own sends the request, method and body, to the location that holds it.
             status = HELD_STATUS + len(held)
             hold = f"{_hold(app, service)}_{count}"
@@ -417,32 +462,35 @@ def _slot_variables(structure: Structure) -> str:
     return "".join(lines)
 
 
-def _map(
-    variable: str,
-    candidates: Mapping[tuple[str, str], Mapping[Slot, bool]],
-    value: Callable[[str, str, Slot, bool], str],
-    default: str,
-) -> str:
-    """From the slots that are live to the value of the one that serves, as a map of nginx's."""
-    key = "/".join(_variable(*each) for each in candidates)
+def _serving(path: str, routes: Sequence[_Route]) -> list[_Route]:
+    """Which routes may lead on from a path, the first one that is live before the others.
+
+    A release that doesn't serve this path, as the next one or the last one does, may serve one above it.
+    """
+    own = [each for each in routes if each.path == path]
+    if all(len([each for each in own if each.is_of(*service)]) == len(SLOTS) for service in _services(own)):
+        return own
+    above = [
+        each for each in routes if each.path != path and f"{path}/".startswith(f"{each.path.rstrip('/')}/")
+    ]
+    return [*own, *sorted(above, key=lambda each: len(each.path), reverse=True)]
+
+
+def _services(routes: Sequence[_Route]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((each.app, each.service) for each in routes))
+
+
+def _map(variable: str, routes: Sequence[_Route], values: Mapping[_Route, str], default: str) -> str:
+    """From the slots that are live to the value of the route that is taken, as a map of nginx's."""
+    services = _services(routes)
+    key = "/".join(_variable(*each) for each in services)
     rows = []
-    for position, ((app, service), of_service) in enumerate(candidates.items()):
-        before = "[a-z]+/" * position
-        after = "/[a-z]+" * (len(candidates) - position - 1)
-        rows += [
-            f' "~^{before}{slot}{after}$" {value(app, service, slot, of_service[slot])};'
-            for slot in SLOTS
-            if slot in of_service
-        ]
+    for each in routes:
+        position = services.index((each.app, each.service))
+        value = values[each] or "''"
+        before, after = "[a-z]+/" * position, "/[a-z]+" * (len(services) - position - 1)
+        rows.append(f' "~^{before}{each.slot}{after}$" {value};')
     return f"  map \"{key}\" {variable} {{ default '{default}';{''.join(rows)} }}\n"
-
-
-def _upstream_of(app: str, service: str, slot: Slot, strip: bool) -> str:
-    return _upstream(app, service, slot)
-
-
-def _path_of(app: str, service: str, slot: Slot, strip: bool) -> str:
-    return "/$imm_rest" if strip else "$imm_whole"
 
 
 def _hold(app: str, service: str) -> str:

@@ -212,9 +212,14 @@ def inode(name: str) -> int | None:
 
 
 async def refuse(connection: socket.socket) -> None:
-    """Answer 503, and read on for a moment: closing over unread bytes would destroy the answer."""
+    """Answer 503, and read on for a moment: closing over unread bytes would destroy the answer.
+
+    Not before something was asked: a proxy may take an answer that comes first for none, and say 500 itself.
+    """
     loop = asyncio.get_running_loop()
     try:
+        async with asyncio.timeout(REFUSING_SECONDS):
+            await loop.sock_recv(connection, CHUNK_BYTES)
         await loop.sock_sendall(connection, REFUSAL)
         connection.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(REFUSING_SECONDS):

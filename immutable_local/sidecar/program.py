@@ -27,7 +27,13 @@ from immutable_local.sidecar.hands.apps import (
     origin_write,
     structures,
 )
-from immutable_local.sidecar.hands.configuration import proxy_read, proxy_rename, proxy_sync, proxy_write
+from immutable_local.sidecar.hands.configuration import (
+    proxy_age,
+    proxy_read,
+    proxy_rename,
+    proxy_sync,
+    proxy_write,
+)
 from immutable_local.sidecar.hands.counts import counted, metrics
 from immutable_local.sidecar.hands.ground import STATE, Refusal, now
 from immutable_local.sidecar.hands.health import (
@@ -78,7 +84,7 @@ ASKED: dict[str, Callable[..., Any]] = {
         hello, beat, lock, unlock, still_locked, app_state, structures, live_releases, live_release, apps,
         doing_write, doing_clear, origin_write, ledger_append, ledger_read,
         point, unpoint, count, counted, metrics,
-        structure_write, app_remove, proxy_write, proxy_rename, proxy_read,
+        structure_write, app_remove, proxy_write, proxy_rename, proxy_read, proxy_age,
         check_begin, check_poll, check_end, ask_all, ask_if_joined, confirm, loaded, passed, idle, through,
         secret_set, secret_list, secret_values, secret_remove, log_keep, log_list, log_read,
         park, park_port, park_stopping, park_release, answers, unconnected, proxy_sync,

@@ -22,11 +22,26 @@ from typing import Any
 from unittest.mock import patch
 
 from bench.load import Load, Report, Settings
+from immutable_local import labels as label
+from immutable_local.host import PROXY_VOLUME
 from tests.host import ROOT, Answer, Host, Outcome, Project
 from tests.remote.second_engine import SecondEngine
 
 PORT = 8080
 SERVER = Path(__file__).with_name("server.py")
+
+
+def image(name: str) -> str:
+    """The reference of a base image that this machine has."""
+    done = subprocess.run(
+        [sys.executable, "-m", "setup", "image", name],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.strip()
 
 
 @contextmanager
@@ -118,10 +133,17 @@ class Place(Host):
             return answers
 
     @contextmanager
-    def load(self, project: Project, shapes: Mapping[str, int], **settings: Any) -> Iterator[Load]:
+    def load(
+        self, project: Project, shapes: Mapping[str, int], *, port: int = PORT, **settings: Any
+    ) -> Iterator[Load]:
         """Load on an app, from a process on the engine's machine."""
         load = Load(
-            f"http://127.0.0.1:{PORT}", host=project.domain, shapes=shapes, settings=Settings(**settings)
+            f"http://127.0.0.1:{port}",
+            host=project.domain,
+            shapes=shapes,
+            seconds=3600,
+            requests=10_000_000,
+            settings=Settings(**settings),
         )
         # It outlives the load, and would be on that machine if it began there.
         resource_tracker.ensure_running()
@@ -135,13 +157,23 @@ class Place(Host):
 
     def lives(self, project: Project, since: float, until: float) -> list[tuple[str, str]]:
         """When the engine started and ended instances: start or die, and the name."""
-        about = {"event": ["start", "die"], "label": f"imm.app={project.name}"}
+        mine = [f"{label.APP}={project.name}", f"{label.ROLE}=instance"]
+        about = {"event": ["start", "die"], "label": mine}
         told = self.engine.events(since=int(since), until=int(until) + 1, decode=True, filters=about)
         return [
             (each["Action"], each["Actor"]["Attributes"]["name"])
             for each in told
             if since <= each["timeNano"] / 1e9 <= until
         ]
+
+    def went_live(self, project: Project) -> float:
+        """When the live link was last renamed, in seconds since the epoch: the link's own time stamp."""
+        return (self.live_folder(project) / "live").lstat().st_ctime_ns / 1e9
+
+    def live_folder(self, project: Project) -> Path:
+        """Where the live link is, on this machine's disk."""
+        volume = Path(self.engine.inspect_volume(PROXY_VOLUME)["Mountpoint"])
+        return volume / "data" / "apps" / project.name
 
     def close(self) -> None:
         self.engine.close()

@@ -19,7 +19,8 @@ import urllib.parse
 VERSION = pathlib.Path(__file__).with_name("VERSION").read_text()
 BEHAVE = os.environ.get("BEHAVE", "")
 PORT = int(os.environ.get("PORT", "8000"))
-WHO = {"version": VERSION, "instance": os.environ["HOSTNAME"]}
+# A release that comes back has the same version and the same name: when it started tells it from its former life.
+WHO = {"version": VERSION, "instance": os.environ["HOSTNAME"], "started": time.time()}
 NOTES = pathlib.Path(os.environ.get("DATA", "/tmp")) / "notes"
 ACCEPT = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10

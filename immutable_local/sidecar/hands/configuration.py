@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from immutable_local.sidecar.hands.ground import PROXY, named, sync_folder, write_whole
 from immutable_local.sidecar.hands.locks import need
@@ -24,6 +25,11 @@ def proxy_read(name: str) -> str | None:
         return (PROXY / named(name)).read_text()
     except FileNotFoundError:
         return None
+
+
+def proxy_age(name: str) -> float:
+    """How many seconds ago this file got its name."""
+    return time.time() - (PROXY / named(name)).stat().st_ctime
 
 
 def proxy_sync(folder: str, files: dict[str, str]) -> None:

@@ -11,8 +11,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,55 +20,18 @@ from contextlib import contextmanager
 import pytest
 
 from immutable_local.wait import until
-from tests.host import HEALTHCHECK, ROOT, Answer, Project
-from tests.proxies.place import Place, engine_apart, lost, moment, seconds
-from tests.remote.second_engine import why_not
+from tests.host import HEALTHCHECK, Answer, Project
+from tests.proxies.conftest import KINDS
+from tests.proxies.place import Place, lost, moment, seconds
 
-# Two kinds of proxy, one after the other, take longer than `make test` may: `make soak` runs them.
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.skipif(os.environ.get("IMM_SOAK") != "1", reason="runs with IMM_SOAK=1: make soak"),
-]
+pytestmark = pytest.mark.engine
+# All of them behind two kinds of proxy, one after the other, take longer than `make test` may.
+soak = pytest.mark.skipif(os.environ.get("IMM_SOAK") != "1", reason="runs with IMM_SOAK=1: make soak")
 
-KINDS = ("nginx", "traefik")
 # Every shape that a client may have; each of them has begun before anything else does.
 MIXED = {"busy": 2, "idle": 6, "fresh": 1, "slow": 1, "streams": 1, "uploads": 1, "websockets": 1}
 SHORT = {"slow": 0.8, "stream_events": 6, "upload_pieces": 6, "socket_life": 0.8}
 FORGED = "203.0.113.66"
-
-
-@pytest.fixture(scope="session")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A host without a proxy."""
-    if reason := why_not():
-        pytest.skip(reason)
-    base, *proxies = (_image(name) for name in ("python", *KINDS))
-    with engine_apart(base, *proxies) as engine:
-        yield Place(tmp_path_factory.mktemp("proxies"), base, engine)
-
-
-def _image(name: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "setup", "image", name],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return done.stdout.strip()
-
-
-@pytest.fixture(scope="session", params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="session")
-def place(fresh: Place, kind: str) -> Place:
-    """The host behind that kind of proxy."""
-    fresh.switch(kind)
-    return fresh
 
 
 @pytest.fixture(scope="session")
@@ -225,6 +186,7 @@ class TestRequests:
 class TestSwaps:
     """A release is replaced, and nobody notices but by the version."""
 
+    @soak
     def test_up_and_revert_lose_nothing_under_every_shape_of_load(self, place: Place, swapped: Project):
         """Once the flip is over, whatever is sent is answered by the new release."""
         was = place.version(swapped)
@@ -251,6 +213,7 @@ class TestSwaps:
                 break
         assert min(took) < 1, took
 
+    @soak
     @pytest.mark.parametrize("behave", ["hasty", "deaf"])
     def test_what_is_under_way_ends_before_the_old_instance_does(
         self, place: Place, swapped: Project, behave: str
@@ -269,6 +232,7 @@ class TestSwaps:
         assert place.version(swapped) == f"1 {behave}"
         assert ("did not end within 1 s of SIGTERM" in outcome.stderr) == (behave == "deaf")
 
+    @soak
     def test_a_release_that_refuses_connections_never_sends_them_back(self, place: Place, swapped: Project):
         """Although the old instance is still there, with a request of its own."""
         was = place.version(swapped)
@@ -283,6 +247,7 @@ class TestSwaps:
             assert slow.result()["version"] == was
         assert {each.status for each in answers} == {502}, answers
 
+    @soak
     def test_a_release_that_answers_no_more_before_the_flip_is_proved_is_taken_back(
         self, place: Place, swapped: Project
     ):
@@ -292,6 +257,7 @@ class TestSwaps:
         assert outcome.states("check_health", "flip") == ["done", "failed"]
         assert place.version(swapped) == "well"
 
+    @soak
     def test_changes_of_shape_lose_nothing(self, place: Place, kind: str, first: Project):
         """Replicas, port, domains, path, and whether it is cut off; on idle kept-alive connections."""
         app = place.project(f"shape-{kind}")
@@ -306,10 +272,28 @@ class TestSwaps:
             assert place.ask("/version", app, domain=other).status == 404
             place.up(app.version("4", path="/version"))
             assert place.ask("/elsewhere", app).status == 404
+            place.up(app.version("5", path="/"))
+            assert place.ask("/elsewhere", app).status == 200
             report = load.stop()
         assert lost(report) == []
-        assert [each.version for each in report.served] == ["1", "2", "2", "3", "4"]
+        assert [each.version for each in report.served] == ["1", "2", "2", "3", "4", "5"]
         place.imm(app, "down")
+
+    @soak
+    def test_one_change_of_shape_right_after_another_loses_nothing(
+        self, place: Place, kind: str, first: Project
+    ):
+        """Of clients that pause for as long as a deployment takes: their connections are those of before it."""
+        app = place.project(f"soon-{kind}")
+        place.up(app.version("1"))
+        with place.load(app, {"idle": 40}, idle_gap=1.8) as load:
+            place.up(app.version("2", port=8001, environment={"PORT": "8001"}))
+            place.up(app.version("3"))
+            place.up(app.version("4", port=8000, environment={"PORT": "8000"}))
+            report = load.stop()
+        place.imm(app, "down")
+        assert lost(report) == []
+        assert [each.version for each in report.served] == ["1", "2", "3", "4"]
 
     def test_cutting_the_path_off_from_now_on_loses_nothing(self, place: Place, kind: str, first: Project):
         """The old release sees the whole path until the flip, the new one what is left of it."""
@@ -324,6 +308,27 @@ class TestSwaps:
         # An instance that saw two paths would be here twice: it tells what it saw.
         assert [each.version for each in report.served] == ["1", "2"]
 
+    @soak
+    def test_a_path_that_moves_beneath_itself_and_back_loses_nothing(
+        self, place: Place, kind: str, first: Project
+    ):
+        """What is cut off, and told, is what the release that answers would have cut off."""
+        app = place.project(f"beneath-{kind}")
+        check = {**HEALTHCHECK, "path": "/up"}
+        place.up(app.version("1", path="/a", strip_path=True, healthcheck=check))
+        with place.load(app, {"idle": 8}, path="/a/b/c", idle_gap=0.1) as load:
+            seen = [place.told("/a/b/c", app)]
+            for version, path in (("2", "/a/b"), ("3", "/a")):
+                place.up(app.version(version, path=path))
+                seen.append(place.told("/a/b/c", app))
+            report = load.stop()
+        place.imm(app, "down")
+        assert lost(report) == []
+        assert [each["target"] for each in seen] == ["/b/c", "/c", "/b/c"]
+        told = [dict(each["headers"]) for each in seen]
+        assert [each["X-Forwarded-Prefix"] for each in told] == ["/a", "/a/b", "/a"]
+        assert [each.version for each in report.served] == ["1", "2", "3"]
+
 
 class TestHold:
     """One writer: the old instance ends before the new one starts, and requests wait meanwhile."""
@@ -333,14 +338,15 @@ class TestHold:
         shapes = {"busy": 2, "idle": 6, "fresh": 1, "slow": 1, "uploads": 1, "notes": 2, "websockets": 1}
         alone.version("1")
         for words in (["up"], ["revert"]):
-            before = len(place.told("/notes", alone))
+            before = len(json.loads(place.get("/notes", alone)))
             with never_two(place, alone), place.load(alone, shapes, **SHORT) as load:
                 outcome = place.imm(alone, *words)
                 report = load.stop()
             assert outcome.states("hold", "stop_old", "flip") == ["done"] * 3
             assert lost(report) == []
-            assert len(place.told("/notes", alone)) - before == report.shape("notes").sent
+            assert len(json.loads(place.get("/notes", alone))) - before == report.shape("notes").sent
 
+    @soak
     def test_a_new_release_that_never_gets_healthy_leaves_the_waiting_to_the_old_one(
         self, place: Place, alone: Project
     ):
@@ -355,6 +361,7 @@ class TestHold:
         assert {each.version for each in report.served} == {was}
         assert place.version(alone) == was
 
+    @soak
     def test_more_than_may_wait_are_told_at_once_to_come_again(self, place: Place, kind: str, first: Project):
         app = place.alone(f"few-{kind}", hold="30s", hold_requests=3)
         place.up(app)
@@ -369,6 +376,7 @@ class TestHold:
         assert sorted(each.status for each in late) == [200] * 3 + [503] * 5
         place.imm(app, "down")
 
+    @soak
     @pytest.mark.parametrize("step", ["hold", "stop_old", "start"])
     def test_a_client_that_is_killed_leaves_nobody_waiting_beyond_the_bound(
         self, place: Place, kind: str, first: Project, step: str
@@ -390,6 +398,7 @@ class TestHold:
 
 
 class TestKinds:
+    @soak
     def test_a_host_moves_to_the_other_kind_and_back_with_its_apps(
         self, place: Place, first: Project, second: Project, kind: str
     ):
