@@ -1,0 +1,29 @@
+"""What the sidecar says of an address that no app has."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from immutable_local.sidecar.page import Page, Server
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with Server(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "TRACE", "PROPFIND"])
+def test_nobodys_address_is_nobodys_whatever_is_asked(port: int, method: str):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request(method, "/x", headers={"Host": "nobody.example:8080"})
+    answer = connection.getresponse()
+    assert answer.status == 404
+    assert answer.read() == b"404: this is imm's proxy, and no app here serves nobody.example/x\n"
+    connection.close()
