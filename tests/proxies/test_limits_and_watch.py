@@ -1,0 +1,42 @@
+"""What a service sets about its requests, and what happens to a release that fails them: behind both kinds."""
+
+from __future__ import annotations
+
+import pytest
+
+from immutable_local.wait import until
+from tests.host import Project
+from tests.proxies.place import Place
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="session")
+def watched(place: Place, kind: str) -> Project:
+    app = place.project(f"watched-{kind}")
+    place.up(app.version("good", behave="hasty", max_body="10k", response_timeout="1s"))
+    return app.set(release={"watch": "40s"})
+
+
+def test_a_body_may_be_as_large_as_the_service_says(place: Place, watched: Project):
+    assert place.ask("/upload", watched, method="POST", body=b"x" * 10_240).status == 200
+    assert place.ask("/upload", watched, method="POST", body=b"x" * 10_241).status == 413
+
+
+def test_an_answer_must_begin_as_soon_as_the_service_says(place: Place, watched: Project):
+    """One that has begun may take its time."""
+    assert place.ask("/slow?seconds=0.2", watched).status == 200
+    assert place.ask("/slow?seconds=3", watched).status == 504
+    assert place.ask("/events?count=6&interval=0.4", watched).text.count("id: ") == 6
+
+
+def test_a_release_that_fails_its_requests_goes_back_to_the_one_before(place: Place, watched: Project):
+    """By the proxy's own counts, in the time of a flip."""
+    with place.begun(watched.version("failing"), "up", step="watch") as running:
+        assert place.told("/refuse", watched)["version"] == "failing"
+        until(lambda: place.ask("/version", watched).status == 200 or None, 30.0, pause=0.01)
+        error = running.ends(1).error
+    assert error["code"] == "flipped_back"
+    assert "5xx" in error["message"]
+    assert place.version(watched) == "good"
+    assert len(place.instances(watched)) == 1
