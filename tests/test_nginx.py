@@ -262,3 +262,13 @@ def checked(host: Host, image: str, check: str, text: str) -> tuple[int, str]:
         return host.engine.wait(made, timeout=30)["StatusCode"], host.engine.logs(made).decode()
     finally:
         host.engine.remove_container(made, force=True)
+
+
+def test_what_a_newer_imm_changed_at_the_head_is_loaded_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy is asked for the name of what it serves: another head must have another name."""
+    name = re.compile(r'/generation .* return 200 "([0-9a-f]{16})"')
+    before = name.findall(Nginx().configuration([]))
+    monkeypatch.setattr("immutable_local.proxy.nginx.KEEPALIVE_MIN_SECONDS", 3.0)
+    after = name.findall(Nginx().configuration([]))
+    assert len(before) == len(after) == 1
+    assert before != after

@@ -42,7 +42,8 @@ worker_processes auto;
 error_log stderr warn;
 pid /tmp/nginx.pid;
 worker_rlimit_nofile 16384;
-events {{ worker_connections 8192; multi_accept on; }}
+# Without multi_accept: one worker would take all connections that come at once, and the other cores idle.
+events {{ worker_connections 8192; }}
 http {{
   access_log off;
   server_tokens off;
@@ -307,7 +308,7 @@ class Nginx:
         return sorted({keys[key] for key in still})
 
     def count(self, session: Session, app: str) -> None:
-        session.ask("count", app=app)
+        session.tell("count", app=app)
 
     def counts(self, session: Session, app: str, services: Collection[str]) -> dict[tuple[str, Slot], Counts]:
         keys = {_upstream(app, service, slot): (service, slot) for service in services for slot in SLOTS}
