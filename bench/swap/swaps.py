@@ -19,7 +19,7 @@ from tests.proxies.place import Place, seconds
 class Mix:
     """Clients of every shape. What lasts is over soon: each swap waits for what the old instance is at."""
 
-    steady: float = 1.0
+    steady: float = 0.3
     """Seconds between two swaps, at least: so that there is something to compare with."""
 
     shapes: Mapping[str, int] = field(
@@ -41,7 +41,7 @@ class Mix:
             "stream_interval": 0.1,
             "upload_pieces": 10,
             "upload_interval": 0.1,
-            "socket_life": 1.5,
+            "socket_life": 1.0,
         }
     )
 

@@ -16,7 +16,6 @@ pytestmark = pytest.mark.engine
 SWAPS = 3
 # What lasts is over sooner: each swap waits for it.
 MIX = Mix(
-    steady=0.3,
     settings={
         "slow": 0.5,
         "stream_events": 5,
