@@ -253,11 +253,14 @@ def _ready_already(engine: Engine, found: Mapping[str, Container], change: Mappi
 
 
 def _settled(engine: Engine, found: dict[str, Container]) -> dict[str, Container]:
-    """Finish or undo a replacement of the proxy that was interrupted; returns what there is then."""
-    after = found.get("next")
+    """Finish or undo a making or a change of the proxy that was interrupted; returns what there is then."""
+    for role in ("proxy", "next"):
+        if role in found and found[role].state == "created":
+            # One that never started may not be all there.
+            engine.remove(found.pop(role).id)
+    before, after = found.get("proxy"), found.get("next")
     if after is None:
         return found
-    before = found.get("proxy")
     if before is not None and (before.running or not after.running):
         engine.remove(after.id)
     else:

@@ -45,7 +45,7 @@ from tests.kills import (  # noqa: E402
 SOAK = os.environ.get("IMM_SOAK") == "1"
 SEED = int(os.environ.get("IMM_SEED", "4"))
 SIDE_BY_SIDE = 3
-SAMPLE = 12
+SAMPLE = 8
 # It has every step.
 ONCE = ("up", "one")
 SLOW_TO_STOP = ["sh", "-c", "trap 'sleep 1; kill $!; exit 0' TERM; python3 server.py & wait"]
