@@ -337,14 +337,15 @@ class TestWhatKillsFound:
         version = many.next_version()
         live = many.deploy()
         before = len(look(many.host, many.app)["records"])
-        many.app.version("another")
+        # It boots when it is let go, which it never is: the kill can't come too late.
+        many.app.version("another", behave="wait")
         for step, delay in (("check_health", 0.0), ("sweep", 0.05)):
             with command(many.host, many.app, "up") as running:
                 assert running.begun(step), running
                 time.sleep(delay)
                 running.send(Signals.SIGKILL)
                 running.ended()
-        many.app.version(version)
+        many.app.version(version, environment=None)
         assert many.host.up(many.app).result["outcome"] == "unchanged"
         state = check(many.host, many.app, live, version)
         told = [each["error"] for each in state["records"][before:] if each["event"] == "interrupted"]
