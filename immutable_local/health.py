@@ -104,7 +104,7 @@ def wait_until_healthy(
     finally:
         stop.set()
         if by_http:
-            session.ask("check_end", numbers=[each.number for each in by_http])
+            session.tell("check_end", numbers=[each.number for each in by_http])
 
 
 def _begin(engine: Engine, instance: Instance, began: float) -> _Asking:

@@ -28,7 +28,7 @@ def host(session: Session, command: str) -> Iterator[None]:
     try:
         yield
     finally:
-        session.ask("unlock", name="host")
+        session.tell("unlock", name="host")
 
 
 def _holder(command: str) -> dict[str, str]:

@@ -97,6 +97,8 @@ class Observed:
     # What only an interrupted command leaves: images of which no release was made, containers of a moment.
     unsealed: Sequence[str] = ()
     tasks: Sequence[Container] = ()
+    # The host's proxy, with its addresses in the networks that it is in.
+    proxy: Container | None = None
 
     def release(self, number: int) -> Release | None:
         """A sealed release that the engine still holds."""
@@ -149,7 +151,8 @@ NOTHING: Mapping[str, Any] = {
 def observe(engine: Engine, session: Session | None, app: str) -> Observed:
     """Look at an app. Without a session, on a host that has no proxy, only the engine is asked."""
     # The engine first: a session that has just begun is busy with its own start meanwhile.
-    containers = engine.containers({label.APP: app})
+    everybody = engine.containers({label.ROLE: ""})
+    containers = [each for each in everybody if each.labels.get(label.APP) == app]
     sealed, unsealed = image.of_app(engine, app)
     told = session.ask("app_state", app=app) if session else NOTHING
     origin = told["origin"]
@@ -161,8 +164,9 @@ def observe(engine: Engine, session: Session | None, app: str) -> Observed:
         origin=Origin(frozenset(origin["marks"]), origin["where"]) if origin else None,
         secrets={name: each["version"] for name, each in told["secrets"].items()},
         records=told["ledger"],
-        containers=[each for each in containers if each.labels.get(label.ROLE) == "instance"],
+        containers=[each for each in containers if each.labels[label.ROLE] == "instance"],
         sealed=sealed,
         unsealed=unsealed,
-        tasks=[each for each in containers if each.labels.get(label.ROLE) == "task"],
+        tasks=[each for each in containers if each.labels[label.ROLE] == "task"],
+        proxy=next((each for each in everybody if each.labels[label.ROLE] == "proxy"), None),
     )

@@ -133,8 +133,8 @@ def forget(at: Deployment) -> None:
 
 
 def join_proxy(at: Deployment, name: str, subnet: str) -> None:
-    proxy = at.engine.containers({label.ROLE: "proxy"})[0]
-    if name not in proxy.addresses:
+    proxy = at.found.proxy
+    if proxy is not None and name not in proxy.addresses:
         at.engine.join(name, proxy.id, network.proxy_address(subnet))
 
 

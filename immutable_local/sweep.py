@@ -24,7 +24,8 @@ from immutable_local.who import who
 
 def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observed:
     """Leave what is live, and nothing else; returns what is there then. `command` is the one that sweeps."""
-    _rejoin(host, observed)
+    if _rejoin(host, observed):
+        observed = observe(host.engine, host.session, observed.app)
     if _history_is_lost(observed):
         observed = _begin_history_anew(host, observed, tell)
     strays = stray_instances(observed)
@@ -60,16 +61,16 @@ def stray_instances(observed: Observed) -> list[Container]:
     return [each for each in observed.containers if each.name not in named]
 
 
-def _rejoin(host: Host, observed: Observed) -> None:
-    """Somebody took the proxy out of the network of an app that is live: it is put back."""
-    name = network.app_network(observed.app)
-    proxy = host.engine.containers({label.ROLE: "proxy"})[0]
-    if observed.live is None or name in proxy.addresses:
-        return
+def _rejoin(host: Host, observed: Observed) -> bool:
+    """Somebody took the proxy out of the network of an app that is live: it is put back. Whether it was."""
+    name, proxy = network.app_network(observed.app), observed.proxy
+    if observed.live is None or proxy is None or name in proxy.addresses:
+        return False
     found = next((each for each in host.engine.networks() if each.name == name and each.subnet), None)
     # Without a network its instances are cut off, and replaced by the plan.
     if found is not None:
         host.engine.join(name, proxy.id, network.proxy_address(found.subnet or ""))
+    return found is not None
 
 
 def _history_is_lost(observed: Observed) -> bool:

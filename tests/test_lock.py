@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from immutable_local import lock
 from immutable_local.engine import connect
+from immutable_local.errors import SessionLost
+from immutable_local.host import attach
 from immutable_local.sidecar.program import HEARTBEAT_SECONDS
 from tests.host import HEALTHCHECK, Host, Project
 from tests.wire import Wire
@@ -123,3 +126,27 @@ def test_what_a_killed_command_left_is_swept_by_the_next(host: Host, app: Projec
     assert (result["outcome"], result["release"]) == ("unchanged", 1)
     assert host.running() == [f"{app.name}-web-1-green-1"]
     assert "interrupted" in [each["event"] for each in host.history(app)]
+
+
+def test_what_is_told_is_done_in_its_order_and_before_what_is_asked_later(host: Host, app: Project):
+    """Nobody waits for it: so neither a later word nor a question may overtake it."""
+    ready = attach(connect())
+    assert ready is not None
+    with ready.session as session:
+        lock.take(session, app.name, "a test")
+        for number in range(100):
+            session.tell("doing_write", app=app.name, told={"step": number})
+        assert session.ask("app_state", app=app.name)["doing"] == {"step": 99}
+        session.tell("doing_clear", app=app.name)
+        assert session.ask("app_state", app=app.name)["doing"] is None
+
+
+def test_what_was_told_in_vain_is_raised_by_what_is_told_next(host: Host, app: Project):
+    """Whoever lost the lock hears of it, and nothing was written."""
+    ready = attach(connect())
+    assert ready is not None
+    with ready.session as session:
+        session.tell("doing_write", app=app.name, told={"step": "start"})
+        with pytest.raises(SessionLost, match="lock was lost"):
+            session.tell("doing_write", app=app.name, told={"step": "flip"})
+        assert session.ask("app_state", app=app.name)["doing"] is None

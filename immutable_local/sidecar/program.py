@@ -92,7 +92,7 @@ ASKED: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 # Done in the order of their coming, before what comes later is begun: the client doesn't wait for them.
-AT_ONCE = ("doing_write", "doing_clear")
+AT_ONCE = ("doing_write", "doing_clear", "unlock", "check_end", "count")
 
 
 def answer(request: dict[str, Any]) -> None:
