@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -43,6 +44,8 @@ def main() -> int:
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(KEYS)}")
     # As it is where imm was installed by pip: what Python compiles once it need not compile at each start.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # What was deployed is taken away again, and what was measured is told, also when it is cut short.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console(stderr=True)
     rows: list[Row | Unmeasured] = []
     try:

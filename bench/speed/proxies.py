@@ -6,22 +6,26 @@ address, since the engine's forwarding of a published port would hide the differ
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.speed.project import BenchFailed, Project, base_image, deployed
 from bench.speed.row import Bound, Row, Unmeasured
+from immutable_local.wait import until
 from tests.remote.second_engine import NAMESPACES, SecondEngine, why_not
 
 KINDS = ("nginx", "traefik")
 PORT = 8080
 CONNECTIONS = 32
+READY_SECONDS = 10.0
 SECONDS, QUICK_SECONDS = 4, 2
 # wrk's own summary rounds; this prints requests, microseconds in all, those of the 99th percentile, errors.
 COUNTED = """\
@@ -106,6 +110,8 @@ def _beside(
         asked = [(alone, "alone"), ("imm-proxy", project.name)]
         targets = [(address(container), f"{host}.localhost") for container, host in asked]
         for target in targets:
+            if until(partial(_answers, engine, *target), READY_SECONDS, pause=0.05) is None:
+                raise BenchFailed(f"{target[0]} does not answer for {target[1]}")
             _wrk(engine, script, *target, 1)
         samples = [[_wrk(engine, script, *target, seconds) for target in targets] for _ in range(times)]
     client.close()
@@ -163,6 +169,19 @@ def _plain(kind: str, backend: str) -> tuple[list[str], Mapping[str, str]]:
         f" --entrypoints.web.address=:{PORT} --providers.file.filename=/tmp/c.yml"
     )
     return ["sh", "-c", start], {"CONFIGURATION": json.dumps({"http": routes})}
+
+
+def _answers(engine: SecondEngine, address: str, host: str) -> bool | None:
+    """Whether the app answers there already: True, or None for not yet."""
+
+    def ask() -> bool | None:
+        connection = http.client.HTTPConnection(address, PORT, timeout=1)
+        with suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/", headers={"Host": host})
+            return connection.getresponse().status == 200 or None
+        return None
+
+    return engine.enter(ask)
 
 
 def _wrk(engine: SecondEngine, script: Path, address: str, host: str, seconds: int) -> tuple[float, float]:

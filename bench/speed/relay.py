@@ -52,6 +52,8 @@ class Relay:
         while True:
             try:
                 client, _ = self._listening.accept()
+                if client.family == socket.AF_INET:
+                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 engine = self._reach()
             except OSError:
                 return
