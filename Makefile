@@ -27,9 +27,10 @@ check: ## the same without looking whether the machine is ready
 	$(VENV)/python -m pytest -v --durations=15 $(ARGS)
 
 SOAKED := tests/test_killed.py tests/remote/test_killed_proxy.py tests/remote/test_killed_at_first.py \
-	tests/remote/test_faults.py tests/proxies tests/test_unbroken.py
+	tests/remote/test_faults.py tests/proxies tests/test_unbroken.py \
+	tests/test_sequences.py tests/test_soak.py
 
-soak: setup ## commands killed and hosts failing at every step in every way, and both kinds of proxy: two hours or so
+soak: setup ## every kill and fault, 1,000 random sequences, 500 swaps under load, both proxies: many hours
 	IMM_SOAK=1 $(VENV)/python -m pytest -v $(SOAKED) $(ARGS)
 
 swap: setup ## containers swapped under load, behind both kinds of proxy: make swap ARGS="--swaps 100"

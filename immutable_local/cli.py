@@ -6,6 +6,7 @@ Nothing is imported that a command doesn't need: `imm --help` never loads the Do
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ GLOBAL_OPTIONS = (
     "Everywhere: -f/--file FILE (default: imm.toml), --json, --quiet, --no-color (or NO_COLOR), --debug."
 )
 BROKEN_PIPE = 1
+# What Typer makes of Ctrl-C.
+INTERRUPTED = 130
 
 cli = typer.Typer(
     name="imm",
@@ -103,7 +106,9 @@ def init() -> None:
     try:
         path.write_text(text)
     except OSError as failed:
-        raise UsageError(f"{path} cannot be written: {failed.strerror}") from failed
+        raise UsageError(
+            f"{path} cannot be written: {failed.strerror}", hint="see whether you may write into its folder"
+        ) from failed
     if asked.json:
         _print_json({"file": str(path)})
     else:
@@ -435,9 +440,12 @@ def proxy_down(
 
 def main() -> NoReturn:
     """The entry point: everything that leaves here is an exit code of the contract's."""
+    _open_streams()
     arguments = _globals_first(sys.argv[1:])
     try:
         code = cli(arguments, standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except ImmError as error:
@@ -449,9 +457,9 @@ def main() -> NoReturn:
         command = context.command_path if context else "imm"
         _fail(UsageError(wrong.format_message(), hint=f"{command} --help"))
     except (KeyboardInterrupt, typer.Abort):
-        _fail(ImmError("interrupted", code="interrupted"))
+        _fail(ImmError("interrupted", code="interrupted", hint="run the command again"))
     except BrokenPipeError:
-        sys.stderr.close()
+        _nobody_reads()
         sys.exit(BROKEN_PIPE)
     except Exception as unexpected:
         if asked.debug:
@@ -462,11 +470,32 @@ def main() -> NoReturn:
         gc.freeze()
 
 
+def _open_streams() -> None:
+    """Whoever starts imm may have closed them, or read letters that aren't imm's."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (as long as the process)
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _nobody_reads() -> None:
+    """What is still printed goes nowhere; so does what Python itself writes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _unexpected(failed: Exception) -> ImmError:
+    if isinstance(failed, OSError):
+        where = f" ({failed.filename})" if failed.filename else ""
+        return ImmError(
+            f"this machine refused: {failed.strerror or failed}{where}",
+            code="machine_refused",
+            hint="see its permissions and its free space, then run the command again",
+        )
     return ImmError(
         f"imm met something it doesn't know: {type(failed).__name__}: {failed}",
         code="bug",
-        hint="please report it with what imm --debug shows; what was live is still live",
+        hint="please report it with what imm --debug shows",
     )
 
 
@@ -504,7 +533,17 @@ def _fail(error: ImmError) -> NoReturn:
 def _app() -> tuple[App, Path]:
     from immutable_local.config import read
 
-    return read(asked.file), asked.file.absolute().parent
+    folder = _folder()
+    return read(asked.file), folder
+
+
+def _folder() -> Path:
+    try:
+        return asked.file.absolute().parent
+    except OSError as gone:
+        raise UsageError(
+            f"this folder can't be looked at: {gone.strerror}", hint="go to the app's folder"
+        ) from gone
 
 
 def _engine() -> Engine:
@@ -545,16 +584,21 @@ def _deploy(command: Callable[[App, Path, Teller], Result]) -> None:
             error = _interrupted(tell)
         else:
             error = failed if isinstance(failed, ImmError) else _unexpected(failed)
+        error.still = error.still or tell.reached or tell.stands
         if asked.json:
             render.print_json(
                 render.result_json(Result("failed", tell.release, None, tell.seconds, error=error), name)
             )
             error.told = True
         raise error from failed
-    if asked.json:
-        render.print_json(render.result_json(result, name))
-    else:
-        print(render.result_text(result, name))
+    try:
+        if asked.json:
+            render.print_json(render.result_json(result, name))
+        else:
+            print(render.result_text(result, name), flush=True)
+    except OSError:
+        # It is done, whether or not anybody reads so.
+        _nobody_reads()
 
 
 @contextmanager
@@ -607,7 +651,13 @@ def _secret_value(name: str, from_file: Path | None) -> bytes:
         try:
             return from_file.read_bytes()
         except OSError as failed:
-            raise UsageError(f"{from_file} cannot be read: {failed.strerror}") from failed
+            raise UsageError(
+                f"{from_file} cannot be read: {failed.strerror}", hint="name a file that you may read"
+            ) from failed
+    if sys.stdin is None:
+        raise UsageError(
+            f"there is no standard input to read the value of {name} from", hint="give it with --from FILE"
+        )
     if sys.stdin.isatty():
         return str(typer.prompt(f"value of {name}", hide_input=True, err=True)).encode()
     value = sys.stdin.buffer.read()

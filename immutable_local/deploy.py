@@ -57,11 +57,8 @@ def up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -
         asked, source, built = seal.asked_for(engine, at.found, app, folder, options, tell, builder)
         plan = decide(asked, at.found)
         if plan.nothing_to_do:
-            if at.found.live is not None and at.found.live_release is None:
-                # Somebody removed its image: without it there is no way back to this release.
-                image.seal(engine, asked, at.found.live.release, source)
+            _seal_again(at, asked, source)
             seal.discard(engine, at.found, built)
-            tell.skip("seal")
             return _unchanged(at, app)
         git = ahead(commit, folder)
         project = origin(folder)
@@ -256,6 +253,16 @@ def url_of(host: Host, app: App) -> str | None:
 def _discard(at: Deployment, built: Pin | None) -> None:
     at.host.session.ask("still_locked", name=f"app-{at.app}")
     seal.discard(at.engine, at.found, built)
+
+
+def _seal_again(at: Deployment, asked: Release, source: str | None) -> None:
+    """What is live can be reverted to later, also when somebody removed its image."""
+    if at.found.live is None or at.found.live.release in at.found.sealed:
+        at.tell.skip("seal")
+        return
+    with at.tell.step("seal"), Undo(at.tell.warn) as undo:
+        unbroken(seal.sealed, at, asked, source, undo)
+        undo.keep()
 
 
 def _earlier(found: Observed, number: int | None) -> Release:

@@ -61,6 +61,7 @@ def deployment(
         with tell.step("sweep"):
             at.found = sweep(host, at.found, command, tell)
         tell.at_step = lambda step: doing(at, step)
+        tell.stands = at.still
         try:
             yield at
         except BaseException as failed:

@@ -11,6 +11,7 @@ import errno
 import io
 import json
 import os
+import re
 import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ import urllib3
 from docker.types import Mount as DockerMount
 
 from immutable_local import labels as label
-from immutable_local.errors import EngineError, EngineRefused
+from immutable_local.errors import BuildFailed, EngineError, EngineRefused
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 REQUEST_SECONDS = 120
@@ -99,9 +100,7 @@ def asking_docker_to(verb: str) -> Iterator[None]:
             code="disk_full" if full else None,
             status=status,
             explanation=explanation,
-            hint=FREE_SPACE
-            if full
-            else "imm doctor looks closer; the next command sweeps what this one left",
+            **({"hint": FREE_SPACE} if full else {}),
         ) from refused
     except CUT as lost:
         raise _unreachable(lost, verb) from lost
@@ -674,7 +673,10 @@ def _network(told: Mapping[str, Any]) -> Network:
 
 
 def context_paths(root: Path, dockerfile: str) -> set[str]:
-    """What of a build's context reaches the builder: everything that .dockerignore doesn't leave out."""
+    """What of a build's context reaches the builder: everything that .dockerignore doesn't leave out.
+
+    Raises BuildFailed for a .dockerignore that makes no sense.
+    """
     from docker.utils.build import exclude_paths
 
     own = root / f"{dockerfile}.dockerignore"
@@ -683,7 +685,12 @@ def context_paths(root: Path, dockerfile: str) -> set[str]:
     if ignore.exists():
         patterns = [line.strip() for line in ignore.read_text(errors="replace").splitlines()]
         patterns = [line for line in patterns if line and not line.startswith("#")]
-    return set(exclude_paths(str(root), patterns, dockerfile=dockerfile))
+    try:
+        return set(exclude_paths(str(root), patterns, dockerfile=dockerfile))
+    except re.error as broken:
+        raise BuildFailed(
+            f"{ignore.name} holds a pattern that can't be understood: {broken}", hint="correct that line"
+        ) from broken
 
 
 @contextmanager

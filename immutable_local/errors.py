@@ -14,7 +14,8 @@
     └── NotFound                 1  the app, release or log asked for isn't there
 
 Each error says what failed (`message`), what is known beside it (`details`: facts, one a line), what is
-still true (`still`), and what to do next (`hint`). `code` is stable: programs may compare it.
+still true (`still`, else its kind's `otherwise`), and what to do next (`hint`). `code` is stable: programs
+may compare it. docs/errors.md lists every code.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ class ImmError(Exception):
     """The root of the tree: something failed, and what was live is still live."""
 
     exit_code = 1
-    code = "failed"
+    # Whoever raises the root of the tree names a code.
+    code = "bug"
+    # What is still true where nobody knows it more exactly.
+    otherwise = "what was live is still live"
 
     def __init__(
         self,
@@ -47,13 +51,19 @@ class ImmError(Exception):
         if code is not None:
             self.code = code
 
+    @property
+    def stands(self) -> str:
+        """What is still true; empty when the message says so itself."""
+        still = self.still or self.otherwise
+        return "" if still in self.message else still
+
     def as_json(self) -> dict[str, object]:
         """The error as the contract's `error` object."""
         told: dict[str, object] = {"code": self.code, "message": self.message, "hint": self.hint}
         if self.details:
             told["details"] = self.details
-        if self.still:
-            told["still"] = self.still
+        if self.stands:
+            told["still"] = self.stands
         return told
 
 
@@ -62,6 +72,7 @@ class UsageError(ImmError):
 
     exit_code = 2
     code = "usage"
+    otherwise = "nothing was touched"
 
 
 class ConfigError(UsageError):
@@ -75,6 +86,7 @@ class Locked(ImmError):
 
     exit_code = 3
     code = "locked"
+    otherwise = "nothing was touched"
 
 
 class EngineError(ImmError):
@@ -82,6 +94,7 @@ class EngineError(ImmError):
 
     exit_code = 4
     code = "engine_unreachable"
+    otherwise = "what runs there goes on running"
 
 
 class EngineRefused(ImmError):
@@ -96,7 +109,7 @@ class EngineRefused(ImmError):
         code: str | None = None,
         status: int = 0,
         explanation: str = "",
-        hint: str = "",
+        hint: str = "imm doctor looks closer; the next command sweeps what this one left",
     ) -> None:
         super().__init__(message, code=code, hint=hint)
         self.status = status
@@ -137,3 +150,4 @@ class NotFound(ImmError):
     """What was asked for isn't there."""
 
     code = "not_found"
+    otherwise = "nothing was touched"

@@ -76,6 +76,8 @@ class Teller:
         self.release: int | None = None
         # What is true from the point of no return on: what comes later can't undo it.
         self.reached = ""
+        # What is true until then, as soon as it is known.
+        self.stands = ""
         self.current = ""
         self.began = time.monotonic()
         self.at_step: Callable[[str], Any] = lambda step: None
@@ -85,25 +87,32 @@ class Teller:
         """How long the command has been at work."""
         return round(time.monotonic() - self.began, 3)
 
+    def tell(self, event: Event) -> None:
+        try:
+            self.listener(event)
+        except OSError:
+            # Whoever listened is gone, or the disk of its file is full: that decides nothing.
+            self.listener = lambda event: None
+
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         began = time.monotonic()
         self.current = name
         self.at_step(name)
-        self.listener(StepEvent(name, "begun", release=self.release))
+        self.tell(StepEvent(name, "begun", release=self.release))
         try:
             yield
         except BaseException:
-            self.listener(StepEvent(name, "failed", round(time.monotonic() - began, 3), self.release))
+            self.tell(StepEvent(name, "failed", round(time.monotonic() - began, 3), self.release))
             raise
-        self.listener(StepEvent(name, "done", round(time.monotonic() - began, 3), self.release))
+        self.tell(StepEvent(name, "done", round(time.monotonic() - began, 3), self.release))
 
     def warn(self, text: str) -> None:
         self.note(text, "warning")
 
     def skip(self, *names: str) -> None:
         for name in names:
-            self.listener(StepEvent(name, "skipped", release=self.release))
+            self.tell(StepEvent(name, "skipped", release=self.release))
 
     def note(self, text: str, kind: Literal["output", "warning", "waiting", "said"] = "said") -> None:
-        self.listener(Note(text, kind))
+        self.tell(Note(text, kind))

@@ -193,7 +193,10 @@ def checked(change: Mapping[str, Any]) -> Mapping[str, Any]:
     except ValueError as wrong:
         raise UsageError(f"--pool {change['pool']}: {wrong}", hint="write it like 10.201.0.0/16") from wrong
     if pool.prefixlen > 23 or not pool.is_private:
-        raise UsageError(f"--pool {pool}: a private network of /23 or larger is needed, a /24 for each app")
+        raise UsageError(
+            f"--pool {pool}: a private network of /23 or larger is needed, a /24 for each app",
+            hint="write it like 10.201.0.0/16",
+        )
     return change
 
 
@@ -248,7 +251,11 @@ def _ready_already(engine: Engine, found: Mapping[str, Container], change: Mappi
         return host
     # The proxy restarted by itself, and the sidecar is still in the network namespace it left.
     host.close()
-    engine.restart(SIDECAR, grace=0)
+    try:
+        engine.restart(SIDECAR, grace=0)
+    except EngineRefused:
+        # The proxy that it belonged to is gone.
+        return None
     return _ready(engine)
 
 

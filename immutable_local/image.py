@@ -43,6 +43,10 @@ PLUGIN_FOLDERS = (
 )
 # Docker's command line up to 22 has BuildKit built in; later ones need the buildx plugin.
 LAST_BUILT_IN = 22
+# What the builder's own process heeds when it stands in its environment.
+BUILDERS_OWN = re.compile(
+    r"(?i)PATH|HOME|TMPDIR|(HTTPS?|ALL|NO|FTP)_PROXY|(LD_|DOCKER|BUILD|COMPOSE_|GO|SSL_|SSH_|XDG_|OTEL_).*"
+)
 # How the engine's own builder names the image of each step.
 STEP_MADE = re.compile(r" ---> ([0-9a-f]{12})")
 
@@ -71,7 +75,12 @@ def build(
             engine.version()
             raise
         image = _found(engine, built)
-        return Pin("", image.id, content_of(image.layers, image.config)), source.result()
+        pinned = Pin("", image.id, content_of(image.layers, image.config))
+        try:
+            return pinned, source.result()
+        except BuildFailed:
+            discard(engine, pinned)
+            raise
 
 
 def pin(engine: Engine, service: Service, tell: Teller) -> Pin:
@@ -146,7 +155,8 @@ def source_digest(engine: Engine, folder: Path, asked: Build) -> str | None:
     """SHA-256 of all that a build reads: the context's files, the Dockerfile, arguments, the base images.
 
     Times are left out, as BuildKit leaves them out. It tells that a rebuild without a cache, whose layers
-    differ by their times alone, is of the same source. None when a base image or address can't be known.
+    differ by their times alone, is of the same source. None when a base image, an address or a file can't be
+    known. Raises BuildFailed for what may not be read.
     """
     dockerfile = (folder / asked.context / asked.dockerfile).read_text(errors="replace")
     bases = _bases(dockerfile, asked)
@@ -159,7 +169,17 @@ def source_digest(engine: Engine, folder: Path, asked: Build) -> str | None:
             return None
         ids[base] = image.id
     root = folder / asked.context
-    files = [_fingerprint(root, path) for path in sorted(context_paths(root, asked.dockerfile))]
+    try:
+        files = [_fingerprint(root, path) for path in sorted(context_paths(root, asked.dockerfile))]
+    except PermissionError as refused:
+        # BuildKit of Docker 20.10 would take it for an empty file, and say nothing.
+        raise BuildFailed(
+            f"{refused.filename} can't be read, and is in the build's context",
+            hint="correct its permissions, or list it in .dockerignore",
+        ) from refused
+    except OSError:
+        # It was there a moment ago.
+        return None
     return digest(
         {
             "files": files,
@@ -248,14 +268,14 @@ def _build_by_cli(engine: Engine, program: str, app: App, folder: Path, tell: Te
         command += [
             word for key, value in _build_labels(app).items() for word in ("--label", f"{key}={value}")
         ]
-        # The value comes from the environment: an argument list can be read by every user of this machine.
-        command += [word for key in asked.args for word in ("--build-arg", key)]
+        words, given = build_arguments(asked.args)
+        command += words
         command += ["--target", asked.target] if asked.target else []
         command += ["--no-cache"] if fresh else []
         command.append(str(context))
         environment = {
             **os.environ,
-            **asked.args,
+            **given,
             "DOCKER_BUILDKIT": "1",
             "BUILDKIT_PROGRESS": "plain",
             "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
@@ -266,6 +286,18 @@ def _build_by_cli(engine: Engine, program: str, app: App, folder: Path, tell: Te
             environment.pop("DOCKER_CONTEXT", None)
         _follow(command, environment, tell)
         return told.read_text().strip()
+
+
+def build_arguments(args: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The builder's arguments for a build's own, and what its environment says beside them.
+
+    An argument list can be read by every user of this machine, so values come from the environment; but not
+    those that would change the builder itself.
+    """
+    own = {key for key in args if key in os.environ or BUILDERS_OWN.fullmatch(key)}
+    words = [f"{key}={value}" if key in own else key for key, value in args.items()]
+    given = {key: value for key, value in args.items() if key not in own}
+    return [each for word in words for each in ("--build-arg", word)], given
 
 
 def _follow(command: list[str], environment: Mapping[str, str], tell: Teller) -> None:
@@ -375,17 +407,19 @@ def _found(engine: Engine, reference: str) -> Image:
     return image
 
 
-def of_app(engine: Engine, app: str) -> tuple[dict[int, tuple[str, Mapping[str, str]]], list[str]]:
+def of_app(
+    engine: Engine, app: str
+) -> tuple[dict[int, tuple[str, Mapping[str, str]]], dict[str, Mapping[str, str]]]:
     """The sealed releases of an app that the engine holds, image id and labels by number; and what building
-    and sealing left over: images of which no release was made."""
-    found, left = {}, []
+    and sealing left over: images of which no release was made, labels by id."""
+    found, left = {}, {}
     for image, labels, tags in engine.images({label.APP: app}):
         role, number = labels.get(label.ROLE), int(labels.get(label.RELEASE, 0))
         # A label is inherited by what somebody builds from this image; the tag isn't.
         if role == "release" and f"{repository(app)}:{number}" in tags:
             found[number] = (image, labels)
         elif role in ("build", "release") and not tags:
-            left.append(image)
+            left[image] = labels
     return found, left
 
 

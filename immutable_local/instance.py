@@ -76,6 +76,8 @@ def start(
             label.SERVICE: service.name,
             label.RELEASE: str(release.number),
             label.IDENTITY: release.identity,
+            # An image of someone else's has no seal that the instance could inherit.
+            label.SEALED: release.sealed(),
             label.SPEC: spec,
             label.SLOT: slot,
             label.REPLICA: str(replica),

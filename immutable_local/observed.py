@@ -8,9 +8,10 @@ from typing import Any
 
 from immutable_local import image
 from immutable_local import labels as label
+from immutable_local.app import App, Service, Volume
 from immutable_local.engine import Container, Engine
 from immutable_local.network import app_network
-from immutable_local.release import WAS_LIVE, Release, unseal, way_back
+from immutable_local.release import WAS_LIVE, Pin, Release, unseal, way_back
 from immutable_local.routes import Slot, Structure
 from immutable_local.sidecar.session import Session
 from immutable_local.who import Origin
@@ -99,6 +100,8 @@ class Observed:
     tasks: Sequence[Container] = ()
     # The host's proxy, with its addresses in the networks that it is in.
     proxy: Container | None = None
+    # Somebody took the name of the live release's image away.
+    nameless: bool = False
 
     def release(self, number: int) -> Release | None:
         """A sealed release that the engine still holds."""
@@ -109,8 +112,13 @@ class Observed:
 
     @property
     def live_release(self) -> Release | None:
-        """What is live, unsealed; None also when somebody removed its image."""
-        return self.release(self.live.release) if self.live else None
+        """What is live, unsealed; where somebody removed its image, as its instances' own seals tell it.
+
+        None also when neither is there.
+        """
+        if self.live is None:
+            return None
+        return self.release(self.live.release) or self._as_instances_tell(self.live)
 
     @property
     def revertable(self) -> list[int]:
@@ -122,6 +130,25 @@ class Observed:
     @property
     def way_back(self) -> list[int]:
         return way_back(self.records)
+
+    def _as_instances_tell(self, live: Live) -> Release | None:
+        """An instance that was kept is of an earlier release, in which its service was the very same."""
+        services: list[Service] = []
+        volumes: dict[str, Volume] = {}
+        pins: dict[str, Pin] = {}
+        sealed = [each for each in self.containers if label.SEALED in each.labels]
+        for name, now in live.services.items():
+            made = next((each for each in sealed if each.name in now.instances), None)
+            if made is None:
+                return None
+            of_then = unseal(made.labels, made.image)
+            service = of_then.app.service(name)
+            services.append(service)
+            volumes |= {mount.volume: of_then.app.volume(mount.volume) for mount in service.volumes}
+            key = "" if service.image is None else name
+            pins[key] = of_then.pins[key]
+        app = App(self.app, tuple(services), volumes=tuple(volumes.values()))
+        return Release(app, pins, live.release, live.image)
 
     def running(self, service: str) -> list[Container]:
         """The live instances of a service that run, and that the app's network leads to."""
@@ -156,9 +183,13 @@ def observe(engine: Engine, session: Session | None, app: str) -> Observed:
     sealed, unsealed = image.of_app(engine, app)
     told = session.ask("app_state", app=app) if session else NOTHING
     origin = told["origin"]
+    live = Live.from_json(told["live"]) if told["live"] else None
+    nameless = live is not None and live.image in unsealed
+    if live is not None and nameless:
+        sealed[live.release] = (live.image, unsealed.pop(live.image))
     return Observed(
         app=app,
-        live=Live.from_json(told["live"]) if told["live"] else None,
+        live=live,
         structure=Structure.from_json(told["structure"]) if told["structure"] else None,
         doing=told["doing"],
         origin=Origin(frozenset(origin["marks"]), origin["where"]) if origin else None,
@@ -166,7 +197,8 @@ def observe(engine: Engine, session: Session | None, app: str) -> Observed:
         records=told["ledger"],
         containers=[each for each in containers if each.labels[label.ROLE] == "instance"],
         sealed=sealed,
-        unsealed=unsealed,
+        unsealed=list(unsealed),
+        nameless=nameless,
         tasks=[each for each in containers if each.labels[label.ROLE] == "task"],
         proxy=next((each for each in everybody if each.labels[label.ROLE] == "proxy"), None),
     )

@@ -61,7 +61,7 @@ class Terminal:
 
     def error(self, error: ImmError) -> None:
         """What failed, what is known, what is still true, what to do next."""
-        head = error.message + (f"; {error.still}" if error.still else "")
+        head = error.message + (f"; {error.stands}" if error.stands else "")
         self._line(f"{self.paint('error:', '31;1')} {head}")
         for detail in error.details:
             self._line(f"  {detail}")

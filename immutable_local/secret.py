@@ -24,10 +24,14 @@ def check_value(name: str, value: bytes) -> str:
     """A secret's value as text. Raises UsageError for one that is empty, too large or not UTF-8."""
     if not value:
         raise UsageError(
-            f"the value of {name} is empty", hint="give it on standard input, with --file, or at the prompt"
+            f"the value of {name} is empty",
+            hint="give it on standard input, with --from FILE, or at the prompt",
         )
     if len(value) > LIMIT_BYTES:
-        raise UsageError(f"the value of {name} is larger than {LIMIT_BYTES // 1024} KiB")
+        raise UsageError(
+            f"the value of {name} is larger than {LIMIT_BYTES // 1024} KiB",
+            hint="a file of that size belongs in a volume",
+        )
     try:
         return value.decode()
     except UnicodeDecodeError as strange:

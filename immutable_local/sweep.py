@@ -30,6 +30,8 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
         observed = _begin_history_anew(host, observed, tell)
     strays = stray_instances(observed)
     orphans = [number for number in observed.sealed if number not in _known(observed)]
+    if observed.live is not None and observed.nameless:
+        host.engine.tag(observed.live.image, image.repository(observed.app), str(observed.live.release))
     left = [*strays, *orphans, *observed.unsealed, *observed.tasks]
     held = observed.live is not None and observed.live.held
     if not left and not held and observed.doing is None and missing_record(observed) is None:

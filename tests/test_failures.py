@@ -69,6 +69,7 @@ def test_a_release_that_crashes_at_start_tells_its_exit_code_and_last_words(shar
 def test_a_command_that_isnt_there_is_named(shared: Host, app: Project):
     app.version("2", command=["gunicorn", "shop:app"])
     error = refused(shared, app).error
+    assert error["code"] == "not_started"
     assert "gunicorn" in str(error)
     assert "services.web.command" in error["hint"] or "correct the command" in error["hint"]
 

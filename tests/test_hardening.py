@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from immutable_local.engine import connect
 from immutable_local.host import Asked
-from tests.host import Host, Project
+from immutable_local.sidecar.session import Session
+from tests.host import ROOT, Host, Project
+
+SECURITY = (ROOT / "docs" / "security.md").read_text()
+WHO = ("own image", "someone else's", "proxy", "sidecar")
+HIDDEN = "zebra-under-a-blue-moon"
+SETTING = "quite-an-ordinary-value"
+# Every port of an address, as a stranger would try them.
+SCAN = """
+import concurrent.futures, json, socket, sys
+def open_at(port):
+    with socket.socket() as door:
+        door.settimeout(1)
+        return door.connect_ex((sys.argv[1], port)) == 0
+with concurrent.futures.ThreadPoolExecutor(64) as every:
+    print(json.dumps([port for port, there in enumerate(every.map(open_at, range(65536))) if there]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +156,262 @@ def test_an_image_of_someone_elses_keeps_the_engines_usual_capabilities(shared: 
     assert (settings["CapDrop"], settings["ReadonlyRootfs"]) == (None, False)
     assert "no-new-privileges" in settings["SecurityOpt"]
     assert told["Image"] == shared.engine.inspect_image(machine.base)["Id"]
+
+
+def settings_of(told: dict[str, Any]) -> dict[str, Any]:
+    return dict(told["HostConfig"])
+
+
+def published(told: dict[str, Any]) -> list[dict[str, str]]:
+    return [each for every in (settings_of(told)["PortBindings"] or {}).values() for each in every]
+
+
+def opted_out(told: dict[str, Any], *what: str) -> bool:
+    return any(each.startswith(what) for each in settings_of(told)["SecurityOpt"] or [])
+
+
+# Items of the benchmark that an inspected container tells; the others have tests of their own.
+ITEMS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "5.2": lambda told: not opted_out(told, "apparmor=unconfined", "apparmor:unconfined"),
+    "5.3": lambda told: not opted_out(told, "label=disable", "label:disable"),
+    "5.4": lambda told: settings_of(told)["CapDrop"] == ["ALL"] and not settings_of(told)["CapAdd"],
+    "5.5": lambda told: settings_of(told)["Privileged"] is False,
+    "5.6": lambda told: not settings_of(told)["Binds"] and all(each["Type"] != "bind" for each in told["Mounts"]),
+    "5.8": lambda told: all(int(each["HostPort"]) >= 1024 for each in published(told)),
+    "5.9": lambda told: len(published(told)) == (told["Name"] == "/imm-proxy"),
+    "5.10": lambda told: settings_of(told)["NetworkMode"] != "host",
+    "5.11": lambda told: settings_of(told)["Memory"] > 0,
+    "5.12": lambda told: bool(settings_of(told)["CpuShares"] or settings_of(told)["NanoCpus"]),
+    "5.13": lambda told: settings_of(told)["ReadonlyRootfs"] is True,
+    "5.14": lambda told: all(each["HostIp"] not in ("", "0.0.0.0", "::") for each in published(told)),
+    "5.15": lambda told: settings_of(told)["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 5},
+    "5.16": lambda told: settings_of(told)["PidMode"] != "host",
+    "5.17": lambda told: settings_of(told)["IpcMode"] != "host",
+    "5.18": lambda told: not settings_of(told)["Devices"] and not settings_of(told)["DeviceRequests"],
+    "5.19": lambda told: not settings_of(told)["Ulimits"],
+    "5.20": lambda told: all(each.get("Propagation", "") in ("", "rprivate") for each in told["Mounts"]),
+    "5.21": lambda told: settings_of(told)["UTSMode"] != "host",
+    "5.22": lambda told: not opted_out(told, "seccomp"),
+    "5.25": lambda told: settings_of(told)["CgroupParent"] == "",
+    "5.26": lambda told: "no-new-privileges" in settings_of(told)["SecurityOpt"],
+    "5.27": lambda told: (told["Config"].get("Healthcheck") or {"Test": ["NONE"]})["Test"] != ["NONE"],
+    "5.29": lambda told: (settings_of(told)["PidsLimit"] or 0) > 0,
+    "5.30": lambda told: settings_of(told)["NetworkMode"] not in ("default", "bridge"),
+    "5.31": lambda told: settings_of(told)["UsernsMode"] != "host",
+    "5.32": lambda told: not any("docker.sock" in json.dumps(each) for each in told["Mounts"]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def strangers(shared: Host, machine) -> Project:
+    """An app with a service of its own image and one of someone else's."""
+    app = shared.project().version("1", environment={"SETTING": SETTING})
+    app.service("db", image=machine.base, command=["python3", "-c", "import signal; signal.pause()"])
+    app.service("db", stop_grace_period="0s")
+    shared.up(app)
+    return app
+
+
+def containers(strangers: Project) -> dict[str, str]:
+    """One container of each kind, by the page's words."""
+    names = (f"{strangers.name}-web-1-green-1", f"{strangers.name}-db-1-green-1", "imm-proxy", "imm-sidecar")
+    return dict(zip(WHO, names, strict=True))
+
+
+def test_the_page_says_of_each_item_of_the_benchmark_what_live_containers_show(
+    shared: Host, strangers: Project
+):
+    """Yes where it is met and no where it isn't, for each kind of container."""
+    rows = re.findall(r"^\| (5\.\d+) \| [^|]+ \| (\w+) \| (\w+) \| (\w+) \| (\w+) \|", SECURITY, re.MULTILINE)
+    page = {item: dict(zip(WHO, met, strict=True)) for item, *met in rows}
+    assert list(page) == [f"5.{number}" for number in range(1, 33)]
+    told = {kind: shared.inspect(name) for kind, name in containers(strangers).items()}
+    live = {item: {kind: "yes" if met(told[kind]) else "no" for kind in WHO} for item, met in ITEMS.items()}
+    assert {item: page[item] for item in live} == live
+
+
+def test_imm_needs_no_swarm(shared: Host):
+    assert shared.engine.info()["Swarm"]["LocalNodeState"] == "inactive"
+
+
+def test_nothing_but_what_was_asked_for_runs_in_a_container(shared: Host, strangers: Project):
+    """No sshd, no agent of imm's; in the sidecar what answers for nobody's address, and sessions."""
+    for kind, name in containers(strangers).items():
+        commands = [row[-1] for row in shared.engine.top(name)["Processes"]]
+        known = {
+            "own image": "server.py",
+            "someone else's": "signal.pause",
+            "proxy": "nginx",
+            "sidecar": "python3",
+        }
+        assert all(known[kind] in each for each in commands), commands
+
+
+def test_a_session_is_neither_privileged_nor_root(shared: Host, strangers: Project):
+    with Session(connect(), "imm-sidecar") as session:
+        session.ask("hello")
+        running = [shared.engine.exec_inspect(each) for each in shared.inspect("imm-sidecar")["ExecIDs"]]
+    mine = [each for each in running if each["Running"]]
+    assert mine
+    for each in mine:
+        assert each["ProcessConfig"]["privileged"] is False
+        # Its container's own.
+        assert each["ProcessConfig"].get("user", "").partition(":")[0] not in ("0", "root")
+    assert shared.inspect("imm-sidecar")["Config"]["User"].split(":")[0].isdigit()
+
+
+def test_an_image_of_someone_elses_is_pinned_by_what_it_is(shared: Host, strangers: Project):
+    """Its tag may move on: the release doesn't."""
+    running = shared.inspect(f"{strangers.name}-db-1-green-1")["Image"]
+    labels = shared.engine.inspect_image(f"imm.local/app/{strangers.name}:1")["Config"]["Labels"]
+    assert json.loads(labels["imm.sealed"])["pins"]["db"]["id"] == running
+
+
+@pytest.fixture(scope="module", params=["nginx", "traefik"])
+def inside(request: pytest.FixtureRequest, shared: Host, app: Project) -> Iterator[str]:
+    """An app's container, behind each kind of proxy."""
+    shared.imm(app, "proxy", "up", "--kind", request.param)
+    yield f"{app.name}-web-1-green-1"
+    shared.imm(app, "proxy", "up", "--kind", "nginx")
+
+
+class TestFromInside:
+    """What whoever broke into an app's container could reach."""
+
+    def open_ports(self, shared: Host, inside: str, address: str) -> list[int]:
+        code, printed = shared.execute(inside, "python3", "-c", SCAN, address)
+        assert code == 0, printed
+        return list(json.loads(printed))
+
+    def test_of_the_proxy_one_port_is_open(self, shared: Host, app: Project, inside: str):
+        """Not its control socket, not its API, not the sidecar, which shares its network."""
+        address = shared.inspect("imm-proxy")["NetworkSettings"]["Networks"][f"imm-app-{app.name}"][
+            "IPAddress"
+        ]
+        assert self.open_ports(shared, inside, address) == [8080]
+
+    def test_nothing_private_answers_at_the_open_port(self, shared: Host, app: Project, inside: str):
+        """Whatever name and path is asked for, the answer isn't the one that the sidecar gets."""
+        with Session(connect(), "imm-sidecar") as session:
+            ways = [("control.sock", "/generation"), ("127.0.0.1:8099", "/api/rawdata")]
+            told = [session.ask("through", sock=sock, path=path) for sock, path in ways]
+        private = {each["body"][:60] for each in told if each.get("status") == 200}
+        assert len(private) == 1
+        hosts = ["localhost", "127.0.0.1:8099", "127.0.0.1", "imm-sidecar", "traefik", app.domain]
+        paths = ["/generation", "/idle/x", "/api/rawdata", "/api/overview", "/dashboard/", "/metrics"]
+        for host in hosts:
+            for path in (*paths, *(f"http://127.0.0.1:8099{each}" for each in paths)):
+                answer = shared.ask(path, domain=host)
+                assert not any(each in answer.text for each in private), (host, path, answer)
+                assert "imm-mark" not in answer.text and "x-imm-upstream" not in answer.headers
+                # Others may serve this machine's own names, nobody but this app its own.
+                mine = host == app.domain and path.startswith("/")
+                assert not mine or answer.status == 404, (host, path, answer)
+
+    def test_neither_the_proxys_nor_the_sidecars_nor_another_apps_name_is_known(
+        self, shared: Host, app: Project, strangers: Project, inside: str
+    ):
+        names = ["imm-proxy", "imm-sidecar", *containers(strangers).values(), "db"]
+        look = "import socket, sys; print([n for n in sys.argv[1:] if not isinstance(resolve(n), OSError)])"
+        resolve = (
+            "def resolve(name):\n    import socket\n    try:\n        return socket.gethostbyname(name)\n"
+            "    except OSError as failed:\n        return failed\n"
+        )
+        code, printed = shared.execute(inside, "python3", "-c", resolve + look, *names)
+        assert code == 0, printed
+        known = {each for each in names if f"'{each}'" in printed}
+        # The proxy is a member of the app's network, and may be known there by its name.
+        assert known <= {"imm-proxy"}
+
+    def test_nobody_is_reached_in_another_network(self, shared: Host, strangers: Project, inside: str):
+        """Neither another app's instances, nor the proxy by its own network's address."""
+        theirs = [
+            each["IPAddress"]
+            for name in containers(strangers).values()
+            for each in shared.inspect(name)["NetworkSettings"]["Networks"].values()
+            if each["IPAddress"]
+        ]
+        mine = shared.inspect(inside)["NetworkSettings"]["Networks"]
+        (gateway,) = (each["Gateway"] for each in mine.values())
+        prefix = gateway.rpartition(".")[0] + "."
+        away = [each for each in theirs if not each.startswith(prefix)]
+        assert len(away) >= 3
+        reach = (
+            "import concurrent.futures, socket, sys\n"
+            "def reached(way):\n"
+            "    with socket.socket() as door:\n"
+            "        door.settimeout(2)\n"
+            "        return way if door.connect_ex(way) == 0 else None\n"
+            "ways = [(each, port) for each in sys.argv[1:] for port in (8000, 8080, 8097, 8098, 8099)]\n"
+            "with concurrent.futures.ThreadPoolExecutor(64) as every:\n"
+            "    print([way for way in every.map(reached, ways) if way])\n"
+        )
+        assert shared.execute(inside, "python3", "-c", reach, *away) == (0, "[]\n")
+
+    def test_neither_the_engine_nor_imms_state_is_there(self, shared: Host, inside: str):
+        """No socket, no state, no secret of another's; and no engine on the host's address."""
+        find = (
+            "import os, stat\n"
+            "for folder, _, names in os.walk('/'):\n"
+            "    if not folder.startswith(('/proc', '/sys')):\n"
+            "        for name in names:\n"
+            "            path = os.path.join(folder, name)\n"
+            "            if stat.S_ISSOCK(os.lstat(path).st_mode) or '/imm/' in path or 'docker.sock' in name:\n"
+            "                print(path)\n"
+        )
+        assert shared.execute(inside, "python3", "-c", find) == (0, "")
+        mine = shared.inspect(inside)["NetworkSettings"]["Networks"]
+        (gateway,) = (each["Gateway"] for each in mine.values())
+        engine = (
+            "import socket, sys\n"
+            "print([p for p in (2375, 2376, 2377, 8080, 8099) if socket.socket().connect_ex((sys.argv[1], p)) == 0])"
+        )
+        assert shared.execute(inside, "python3", "-c", engine, gateway) == (0, "[]\n")
+
+
+def test_no_secret_and_no_value_shows_while_imm_is_at_work(shared: Host, strangers: Project):
+    """In no process's arguments or environment but the app's own, no log of imm's, no record, no inspection."""
+    strangers.version("2", secrets=["ZEBRA"], environment={"SETTING": SETTING})
+    shared.imm(strangers, "secret", "set", "ZEBRA", told=HIDDEN)
+    began, seen, mine = time.time(), b"", b""
+    with subprocess.Popen(
+        shared.command(strangers, "up"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=strangers.folder,
+    ) as running:
+        while running.poll() is None:
+            for process in Path("/proc").glob("[0-9]*"):
+                # In this order: what becomes the app between the two is the app.
+                environment, arguments = read(process / "environ"), read(process / "cmdline")
+                seen += arguments + environment
+                if b"server.py" not in arguments:
+                    mine += arguments + environment
+        assert running.stdout is not None
+        said = running.stdout.read()
+    assert running.returncode == 0, said
+    assert b"immutable_local" in seen and b"sidecar" in seen
+    assert HIDDEN.encode() not in seen + said
+    assert SETTING.encode() not in mine + said
+    name = f"{strangers.name}-web-2-blue-1"
+    told = [shared.inspect(name), shared.inspect("imm-proxy"), shared.inspect("imm-sidecar")]
+    for image in shared.images(strangers):
+        told += [shared.engine.inspect_image(image), shared.engine.history(image)]
+    assert HIDDEN not in json.dumps(told)
+    state = "cat /imm/state/data/ledger/*/* /imm/proxy/data/*.conf /imm/proxy/data/apps/*/live/*"
+    state += " /imm/proxy/data/apps/*/structure.json /imm/state/data/doing/* /imm/state/data/locks/*"
+    code, kept = shared.execute("imm-sidecar", "sh", "-c", f"{state} 2>/dev/null; true")
+    assert code == 0 and strangers.name in kept
+    logs = "".join(
+        shared.engine.logs(each, since=int(began)).decode() for each in ("imm-proxy", "imm-sidecar")
+    )
+    assert HIDDEN not in kept + logs
+    assert SETTING not in kept + logs
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if os.access(path, os.R_OK) else b""
+    except OSError:
+        # The process has ended meanwhile.
+        return b""

@@ -160,6 +160,7 @@ def test_a_folder_without_a_dockerfile_must_be_refused_with_what_to_do(folder: P
     with pytest.raises(UsageError, match="there is no Dockerfile here") as refused:
         propose(folder)
     assert "write a Dockerfile" in refused.value.hint
+    assert refused.value.code == "no_dockerfile"
     (folder / "compose.yaml").touch()
     with pytest.raises(UsageError, match=r"compose.yaml can't be read by imm") as refused:
         propose(folder)

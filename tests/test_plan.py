@@ -8,7 +8,7 @@ import pytest
 
 from immutable_local.app import HealthCheck, Mount, Service, Volume
 from immutable_local.plan import decide, differences
-from tests.values import observed, release, slots
+from tests.values import observed, release, seal_labels, slots
 
 WEB = Service("web", port=8000, domains=("shop.localhost",))
 WORKER = Service("worker", command=("run",))
@@ -157,3 +157,20 @@ def test_a_value_of_the_environment_is_never_told():
     """It may be what somebody should have made a secret."""
     before, after = replace(WEB, environment={"A": "hidden"}), replace(WEB, environment={"A": "hushed"})
     assert differences(before, after) == ["environment changed: A"]
+
+
+def test_what_is_live_is_known_by_its_instances_where_its_image_is_gone():
+    """Else nobody would know that a volume is for one writer, and two would write to it."""
+    db = Service("db", image="postgres:16", volumes=(Mount("data", "/data"),))
+    before = release(db, volumes=[Volume("data", "one")])
+    after = release(replace(db, environment={"N": "1"}), volumes=[Volume("data", "one")])
+    found = observed(before)
+    sealed = [replace(each, labels=seal_labels(before)) for each in found.containers]
+    found = replace(found, sealed={}, containers=sealed)
+    known = found.live_release
+    assert known is not None
+    assert (known.app.services, known.app.volumes, known.number) == ((db,), before.app.volumes, before.number)
+    plan = decide(after, found)
+    assert plan.stop_first == ("db",)
+    assert plan.changes[0].cause == "environment changed: N"
+    assert replace(found, containers=[]).live_release is None

@@ -44,7 +44,12 @@ def test_an_error_says_what_failed_what_is_still_true_the_facts_and_what_to_do_n
 def test_an_error_as_json_leaves_out_what_there_is_not():
     told = UNHEALTHY.as_json()
     assert told.keys() == {"code", "message", "hint", "details", "still"}
-    assert ImmError("it failed").as_json() == {"code": "failed", "message": "it failed", "hint": ""}
+    told = {"code": "bug", "message": "it failed", "hint": "", "still": "what was live is still live"}
+    assert ImmError("it failed").as_json() == told
+
+
+def test_an_error_whose_message_says_what_is_still_true_says_it_once():
+    assert "still" not in UsageError("apps are live; nothing was touched").as_json()
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,28 @@ def test_a_volume_of_that_name_that_imm_did_not_make_is_refused_and_left_alone(h
         assert name in error["message"]
     finally:
         host.engine.remove_volume(name)
+
+
+def test_one_writer_is_alone_also_when_somebody_removed_the_releases_image(host: Host, app: Project):
+    """No instance of a service with an image of its own keeps the release's image: its settings stay known."""
+    app.settings["services"] = {}
+    alone = ["python3", "-c", ALONE.replace("import server", "import signal; signal.pause()")]
+    db = {"image": host.base, "command": alone, "volumes": ["data:/data"], "stop_grace_period": "0s"}
+    host.up(app.service("db", **db))
+    host.engine.remove_image(f"imm.local/app/{app.name}:1")
+    assert host.up(app).result["outcome"] == "unchanged"
+    assert host.releases(app) == [1]
+    host.engine.remove_image(f"imm.local/app/{app.name}:1")
+    outcome = host.up(app.service("db", environment={"N": "1"}))
+    assert outcome.states("stop_old", "flip") == ["done", "done"]
+    assert outcome.result["release"] == 2
+
+
+def test_a_live_release_whose_image_lost_its_name_gets_it_back(host: Host, app: Project):
+    """docker rmi -f takes the name; the image stays, as its instances need it."""
+    host.up(app)
+    host.engine.remove_image(f"imm.local/app/{app.name}:1", force=True)
+    assert host.up(app).result["outcome"] == "unchanged"
+    assert host.images(app) == [f"imm.local/app/{app.name}:1"]
+    assert host.up(app.version("2")).states("stop_old") == ["done"]
+    assert host.revert(app).result["release"] == 1

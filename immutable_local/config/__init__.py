@@ -46,7 +46,9 @@ def check_secret_name(name: str) -> None:
     try:
         values.SECRET_NAME.read(name)
     except Wrong as wrong:
-        raise UsageError(f"the name of a secret {wrong.findings[0].what}") from None
+        raise UsageError(
+            f"the name of a secret {wrong.findings[0].what}", hint="imm secret list shows those in use"
+        ) from None
 
 
 def _text(path: Path, *, what: str) -> str:

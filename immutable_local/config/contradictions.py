@@ -11,6 +11,8 @@ from immutable_local.config.findings import Finding, Findings, Wrong
 
 # An app has the addresses of half a /24 for its two slots.
 MOST_INSTANCES = 60
+# Linux gives a process 2 MiB for its environment and arguments; and it is sealed into a label.
+MOST_ENVIRONMENT_BYTES = 256 * 1024
 
 
 def between_keys(given: Mapping[str, Any]) -> None:
@@ -40,6 +42,12 @@ def between_services(app: App) -> None:
     _routes(app, findings)
     _writers(app, findings)
     _watched(app, findings)
+    for service in app.services:
+        with findings.at("services", service.name, "environment"):
+            size = sum(len(f"{key}={value}".encode()) for key, value in service.environment.items())
+            if size > MOST_ENVIRONMENT_BYTES:
+                what = f"must have {MOST_ENVIRONMENT_BYTES // 1024} KiB at most in all, env_file included"
+                raise Wrong(Finding(what, "what is larger belongs in the image, a volume or a secret"))
     with findings.at("services"):
         instances = sum(service.replicas for service in app.services)
         if instances > MOST_INSTANCES:

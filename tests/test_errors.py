@@ -1,0 +1,458 @@
+"""Every error has a code, a hint and a line in docs/errors.md; and no traceback reaches a user."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from immutable_local import cli, errors
+from immutable_local.sidecar.session import Session, _refused
+from tests.host import HEALTHCHECK, ROOT, Host, Project
+
+PAGE = (ROOT / "docs" / "errors.md").read_text()
+KINDS = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.ImmError)
+}
+SOURCES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "immutable_local").rglob("*.py"))}
+TESTS = [ast.parse(path.read_text()) for path in sorted((ROOT / "tests").rglob("*.py"))]
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, dict[str, ast.expr]]]:
+    """Every call by a plain name, with its keywords."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id, {each.arg: each.value for each in node.keywords if each.arg}
+
+
+def raised() -> dict[str, set[int]]:
+    """Every code that the source can raise, with its exit codes."""
+    found: dict[str, set[int]] = {}
+    for tree in SOURCES.values():
+        for name, keywords in calls(tree):
+            kind = KINDS.get(name, errors.ConfigError if name == "Finding" else None)
+            if kind is None:
+                continue
+            told = keywords.get("code")
+            code = ast.literal_eval(told) if isinstance(told, ast.Constant) else kind.code
+            found.setdefault(code, set()).add(kind.exit_code)
+    return found
+
+
+RAISED = raised()
+
+
+# The page
+
+
+def test_the_page_and_the_source_have_the_same_codes_and_exit_codes():
+    """An error that isn't documented is a defect; so is one that can't happen."""
+    rows = re.findall(r"^\| `([a-z_]+)` \| (\d) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", PAGE, re.MULTILINE)
+    assert len(rows) == len([line for line in PAGE.splitlines() if line.startswith("| `")])
+    assert {code: {int(exit_code)} for code, exit_code, *_ in rows} == RAISED
+    assert [code for code, *_ in rows] == sorted(RAISED)
+
+
+def test_each_code_is_asserted_by_a_test():
+    """By one that meets the error, not by this page."""
+    asserted = {
+        constant.value
+        for tree in TESTS
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assert)
+        for constant in ast.walk(node)
+        if isinstance(constant, ast.Constant)
+    }
+    assert set(RAISED) - asserted == set()
+
+
+def test_each_error_says_what_to_do_next():
+    """A hint where it is raised, or where its kind is made."""
+    own = {"EngineRefused", "Finding"}
+    silent = [
+        f"{path.name}: {name}"
+        for path, tree in SOURCES.items()
+        for name, keywords in calls(tree)
+        if name in KINDS and name not in own and "hint" not in keywords
+    ]
+    assert silent == []
+    assert errors.EngineRefused("no").hint
+
+
+def test_each_error_of_the_trees_root_names_its_code():
+    nameless = [
+        path.name
+        for path, tree in SOURCES.items()
+        for name, keywords in calls(tree)
+        if name == "ImmError" and "code" not in keywords
+    ]
+    assert nameless == []
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_each_kind_of_error_says_what_is_still_true(kind: type[errors.ImmError]):
+    assert kind("it failed").stands
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        ({"kind": "disk_full", "path": "/imm/state/data/ledger"}, "disk_full"),
+        ({"kind": "broken_file", "path": "/imm/state/data/x", "reason": "half"}, "broken_state"),
+        ({"kind": "not_locked", "name": "app-shop"}, "session_lost"),
+        ({"kind": "bug", "reason": "KeyError: 'x'"}, "sidecar_refused"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_what_the_sidecar_refuses_is_told_as_an_error(told: dict[str, str], code: str):
+    refused = _refused(told)
+    assert (refused.code, bool(refused.hint)) == (code, True)
+    assert code in ("disk_full", "broken_state", "session_lost", "sidecar_refused")
+
+
+# No traceback
+
+# Something happens while a module is being imported: to a command that imports late, in its middle.
+HAPPENS = """
+import runpy, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            {what}
+sys.meta_path.insert(0, Finder())
+sys.argv = ["imm", *{words!r}]
+runpy.run_module("immutable_local", run_name="__main__", alter_sys=True)
+"""
+NOWHERE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+
+
+def happens(what: str, module: str, words: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    program = HAPPENS.format(module=module, words=list(words), what=what)
+    return imm([], folder, program=["-c", program])
+
+
+def imm(
+    words: Sequence[str], folder: Path, program: Sequence[str] = ("-m", "immutable_local"), **how: Any
+) -> subprocess.CompletedProcess[str]:
+    settled = {"capture_output": True, "text": True, "timeout": 60, "stdin": subprocess.DEVNULL, **how}
+    return subprocess.run(
+        [*settled.pop("prefix", []), sys.executable, *program, *words],
+        cwd=folder,
+        env={**os.environ, **NOWHERE, **settled.pop("environment", {})},
+        check=False,
+        **settled,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    (tmp_path / "imm.toml").write_text('name = "shop"\n[services.web]\nport = 8000\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize("module", ["typer", "immutable_local.errors", "immutable_local.deploy", "docker"])
+def test_an_interruption_while_imm_is_loaded_is_told_like_any_other(module: str, folder: Path):
+    """Before the command line is there, and in a command that imports what it needs."""
+    done = happens("signal.raise_signal(signal.SIGINT)", module, ["up"], folder)
+    assert done.returncode == 1, done
+    assert "error: interrupted" in done.stderr and "next: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_imm_does_not_know_is_a_bug_with_a_hint_and_a_traceback_only_with_debug(folder: Path):
+    done = happens(
+        "raise RuntimeError('no such luck')", "immutable_local.status", ["status", "--json"], folder
+    )
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (1, "bug")
+    assert "RuntimeError: no such luck" in error["message"]
+    assert "--debug" in error["hint"]
+    assert "Traceback" not in done.stderr
+    debug = happens(
+        "raise RuntimeError('no such luck')", "immutable_local.status", ["status", "--debug"], folder
+    )
+    assert "Traceback" in debug.stderr
+
+
+def test_what_this_machine_refuses_is_no_bug(folder: Path):
+    """A module that can't be read stands for any file."""
+    what = "raise PermissionError(13, 'Permission denied', '/lib/x.py')"
+    done = happens(what, "immutable_local.status", ["status", "--json"], folder)
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (1, "machine_refused")
+    assert error["message"] == "this machine refused: Permission denied (/lib/x.py)"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plan"], ["plan", "--json"], ["nonsense"]], ids=" ".join)
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_nothing_but_what_is_read(words: list[str], closed: str, folder: Path):
+    command = f'"$0" -m immutable_local {" ".join(words)} {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=folder,
+        env={**os.environ, **NOWHERE},
+        check=False,
+    )
+    assert done.returncode == (0 if words == ["--help"] else 2 if words == ["nonsense"] else 4)
+    assert "Traceback" not in done.stderr + done.stdout
+    assert '"code": "bug"' not in done.stdout
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(folder: Path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = imm(["--help"], folder, stdout=writing, stderr=subprocess.PIPE, capture_output=False)
+    os.close(writing)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+def test_letters_that_the_terminal_does_not_have_are_written_otherwise(folder: Path):
+    (folder / "imm.toml").write_text('name = "shöp"\n')
+    done = imm(["plan"], folder, environment={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+    assert done.returncode == 2
+    assert "error: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = 'rmdir ../gone && exec "$0" -m immutable_local --json plan'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable], cwd=gone, capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2, done
+    assert json.loads(done.stdout)["error"]["code"] in ("config", "usage")
+
+
+def without_privilege() -> list[str]:
+    """Root reads everything, unless it gives up the right to."""
+    if os.geteuid() != 0:
+        return []
+    return [str(shutil.which("setpriv")), "--bounding-set", "-dac_override,-dac_read_search"]
+
+
+@pytest.mark.parametrize("words", [["plan"], ["init"], ["up"]], ids=" ".join)
+def test_a_folder_that_cannot_be_read_is_told(words: list[str], folder: Path):
+    (folder / "imm.toml").unlink()
+    folder.chmod(0)
+    try:
+        done = imm(["-f", str(folder / "imm.toml"), *words, "--json"], Path("/"), prefix=without_privilege())
+    finally:
+        folder.chmod(0o755)
+    error = json.loads(done.stdout.splitlines()[-1])["error"]
+    assert (done.returncode, error["code"]) in ((2, "config"), (2, "usage"))
+    assert "ermission denied" in error["message"] and error["hint"]
+
+
+def test_a_file_that_cannot_be_written_is_told(folder: Path):
+    """As on a full disk: no process of this one may write a byte to a file."""
+    (folder / "imm.toml").unlink()
+    none = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # noqa: E731
+    done = imm(["init", "--json"], folder, preexec_fn=none)
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (2, "usage")
+    assert "cannot be written" in error["message"]
+
+
+# Whatever is typed
+
+WORDS = [
+    "init", "plan", "up", "revert", "down", "status", "history", "logs", "prune", "doctor", "secret", "proxy", "run",
+    "set", "list", "remove", "--json", "--quiet", "-q", "--no-color", "--file", "-f", "--file=", "--wait", "--fresh",
+    "--take-over", "--exit-code", "--follow", "--release", "--tail", "-n", "--kind", "--bind", "--http-port",
+    "--https-port", "--pool", "--force", "--from", "--help", "-h", "--version", "--", "-", "", "0", "-1", "1e9",
+    "99999999999999999999", "5m", "-5m", "nginx", "traefik", "caddy", "0.0.0.0", "::", "10.0.0.0/8", "10.0.0.0/33",
+    "imm.toml", "/", "/dev/null", "/dev/zero", "/proc/self/mem", ".", "..", "TOKEN", "to ken", "../x", "é", "\n",
+    "\udcff", "{0}", "%s", "$(id)", "a" * 5000, "--jso", "---", "-fq", "--install-completion=x",
+]  # fmt: skip
+
+
+def typed(words: Sequence[str], folder: Path) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command line, in this process."""
+    said, complained = io.StringIO(), io.StringIO()
+    given = io.TextIOWrapper(io.BytesIO(b"value"))
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        with (
+            patch.dict(os.environ, NOWHERE),
+            patch.object(sys, "argv", ["imm", *words]),
+            patch.object(sys, "stdin", given),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(complained),
+            pytest.raises(SystemExit) as ended,
+        ):
+            cli.main()
+    finally:
+        os.chdir(before)
+        cli.asked = cli.Globals()
+    code = ended.value.code
+    return int(code or 0), said.getvalue(), complained.getvalue()
+
+
+@settings(max_examples=400)
+@given(st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=8)), max_size=7))
+@example(["up", "--json", "--wait", "never"])
+@example(["proxy", "up", "--pool", "10.0.0.0/33", "--json"])
+@example(["-f", "/dev/zero", "plan", "--json"])
+@example(["secret", "set", "TOKEN", "--from", "/proc/self/mem", "--json"])
+@example(["--json", "--file"])
+def test_whatever_is_typed_ends_with_an_exit_code_of_the_contract(words: list[str]):
+    """Without an engine: done, a mistake that is told, or no engine; never a traceback, never a bug."""
+    with contextlib.ExitStack() as ending:
+        folder = Path(os.path.realpath(os.environ.get("TMPDIR", "/tmp"))) / f"imm-typed-{os.getpid()}"
+        folder.mkdir()
+        ending.callback(shutil.rmtree, folder)
+        (folder / "Dockerfile").write_text("FROM scratch\n")
+        (folder / "imm.toml").write_text('name = "shop"\n[services.web]\nport = 8000\n')
+        code, said, complained = typed(words, folder)
+    assert code in (0, 1, 2, 4), (code, said, complained)
+    assert "Traceback" not in said + complained
+    for line in said.splitlines() if "--json" in words and code else []:
+        told = json.loads(line)
+        assert told["error"]["code"] in {*RAISED} - {"bug", "machine_refused"}, told
+        assert told["error"]["hint"]
+    if code == 1:
+        assert "aborted" in complained.lower() or "error: " in complained
+
+
+# On the engine
+
+
+@pytest.fixture(scope="module")
+def live(shared: Host) -> Project:
+    app = shared.project()
+    shared.up(app)
+    return app
+
+
+def test_an_image_that_cannot_be_pulled_is_told_with_its_key(shared: Host, live: Project):
+    app = shared.project()
+    app.settings["services"] = {}
+    app.service("db", image="127.0.0.1:9/nobody/nothing:1")
+    with shared.nothing_left_over():
+        error = shared.up(app, expect=1).error
+    assert error["code"] == "no_image"
+    assert "services.db.image" in error["message"]
+    assert error["details"] and "docker login" in error["hint"]
+
+
+def test_a_broken_record_is_told_with_its_path_and_nothing_is_read_past_it(shared: Host, live: Project):
+    find = f"import glob; [path] = glob.glob('/imm/state/data/ledger/{live.name}/00000001-*')\n"
+    change = "content = open(path).read()\nopen(path, 'w').write({})"
+    spoil, mend = (find + change.format(how) for how in ("content + ' '", "content.rstrip()"))
+    assert shared.execute("imm-sidecar", "python3", "-c", spoil) == (0, "")
+    try:
+        for words in (["history"], ["status"], ["up"], ["revert"]):
+            error = shared.imm(live, *words, expect=1).error
+            assert error["code"] == "broken_state"
+            assert f"/ledger/{live.name}/00000001-" in error["message"]
+    finally:
+        assert shared.execute("imm-sidecar", "python3", "-c", mend) == (0, "")
+    assert shared.get("/version", live) == "1"
+    assert shared.history(live)
+
+
+def test_what_the_sidecar_can_not_do_is_told_with_its_reason(shared: Host, live: Project, machine):
+    from immutable_local.engine import connect
+
+    with Session(connect(), "imm-sidecar") as session, pytest.raises(errors.ImmError) as refused:
+        session.ask("ledger_read", app="../secrets")
+    assert refused.value.code == "sidecar_refused"
+
+
+def test_what_the_engine_refuses_is_told_in_its_words(shared: Host, live: Project):
+    from immutable_local.engine import connect
+
+    with pytest.raises(errors.EngineRefused) as refused:
+        connect().start("there-is-no-such-container")
+    assert refused.value.code == "engine_refused"
+    assert "there-is-no-such-container" in refused.value.message
+
+
+def test_a_flip_that_cannot_be_proved_is_undone(shared: Host, live: Project):
+    """Here nobody can ask where the proxy says who answered."""
+    run = "/imm/proxy/data/run"
+    with shared.nothing_left_over():
+        assert shared.execute("imm-proxy", "mv", f"{run}/front.sock", f"{run}/away")[0] == 0
+        try:
+            outcome = shared.up(live.version("2"), expect=1)
+        finally:
+            assert shared.execute("imm-proxy", "mv", f"{run}/away", f"{run}/front.sock")[0] == 0
+            live.version("1")
+    assert outcome.error["code"] == "proxy_failed"
+    assert outcome.error["still"] == "release 1 is still live"
+    assert outcome.states("flip") == ["failed"]
+    assert shared.get("/version", live) == "1"
+
+
+def test_a_build_that_finds_no_space_here_is_told_and_leaves_nothing(shared: Host, live: Project):
+    """The engine's own builder is fed from a file of this machine."""
+    path = os.pathsep.join(each for each in os.get_exec_path() if not (Path(each) / "docker").exists())
+    no_space = [str(shutil.which("prlimit")), "--fsize=0"]
+    with shared.nothing_left_over():
+        outcome = shared.up(live.version("3"), expect=1, prefix=no_space, PATH=path)
+    live.version("1")
+    assert outcome.error["code"] == "machine_refused"
+    assert outcome.error["still"] == "release 1 is still live"
+
+
+@pytest.mark.parametrize("builder", ["command line", "engine"])
+def test_a_file_of_the_context_that_cannot_be_read_is_told(shared: Host, live: Project, builder: str):
+    unreadable = live.folder / "private"
+    unreadable.write_text("x")
+    unreadable.chmod(0)
+    path = os.environ["PATH"]
+    if builder == "engine":
+        path = os.pathsep.join(each for each in os.get_exec_path() if not (Path(each) / "docker").exists())
+    dockerfile = (live.folder / "Dockerfile").read_text()
+    try:
+        live.dockerfile(dockerfile + "COPY private /private\n")
+        with shared.nothing_left_over():
+            outcome = shared.up(live, expect=1, prefix=without_privilege(), PATH=path)
+    finally:
+        unreadable.unlink()
+        live.dockerfile(dockerfile)
+    assert outcome.error["code"] in ("build_failed", "machine_refused")
+    assert "private" in outcome.error["message"]
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_deployment_goes_on_when_nobody_reads_what_it_tells(shared: Host, live: Project):
+    """imm up --json | head -1: who stops reading stops nothing."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        shared.command(live.version("4", healthcheck=HEALTHCHECK), "up"),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        cwd=live.folder,
+        check=False,
+        timeout=60,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert shared.get("/version", live) == "4"
