@@ -23,8 +23,14 @@ class App(http.server.BaseHTTPRequestHandler):
         """Nothing: its log is read for the moment when it began to listen."""
 
 
+class Server(http.server.ThreadingHTTPServer):
+    # As application servers have it. Python's own, 5, is less than a proxy's connections that come at once
+    # after a flip: the kernel drops some, and tries again after a second.
+    request_queue_size = 512
+
+
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 time.sleep(float(os.environ.get("BOOT", "0")))
-server = http.server.ThreadingHTTPServer(("", 8000), App)
+server = Server(("", 8000), App)
 print(f"listens since {time.time()}", flush=True)
 server.serve_forever()
