@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from immutable_local import image, ledger, lock
 from immutable_local.engine import Engine
-from immutable_local.errors import ImmError, NotFound, UsageError
+from immutable_local.errors import (
+    EngineError,
+    EngineRefused,
+    ImmError,
+    NotFound,
+    ProxyError,
+    SessionLost,
+    UsageError,
+)
 from immutable_local.events import Teller
 from immutable_local.host import Host, ensure
 from immutable_local.observed import Observed, observe
@@ -53,13 +61,18 @@ def deployment(
 ) -> Iterator[Deployment]:
     """Lock, look, sweep: how every command that changes things begins; and how it ends when it fails."""
     with ExitStack() as ending:
-        with tell.step("lock"):
-            host = ensure(engine, tell.warn)
-            ending.callback(host.close)
-            lock.take(host.session, app, command, options.wait)
-        at = Deployment(host, app, command, tell, observe(engine, host.session, app))
-        with tell.step("sweep"):
-            at.found = sweep(host, at.found, command, tell)
+        try:
+            with tell.step("lock"):
+                host = ensure(engine, tell.warn)
+                ending.callback(host.close)
+                lock.take(host.session, app, command, options.wait)
+            at = Deployment(host, app, command, tell, observe(engine, host.session, app))
+            with tell.step("sweep"):
+                at.found = sweep(host, at.found, command, tell)
+        except ImmError as failed:
+            if isinstance(failed, EngineError | EngineRefused | SessionLost | ProxyError):
+                failed.still = failed.still or "what was live is still live"
+            raise
         tell.at_step = lambda step: doing(at, step)
         tell.stands = at.still
         try:

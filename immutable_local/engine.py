@@ -54,6 +54,7 @@ class Container:
     labels: Mapping[str, str]
     state: str
     addresses: Mapping[str, str]
+    command: str = ""
 
     @property
     def running(self) -> bool:
@@ -224,6 +225,7 @@ class Engine:
             self.client.stop(container, timeout=max(0, round(grace)))
 
     def restart(self, container: str, grace: float = 2.0) -> None:
+        """Stop and start; also one that the engine would start again, but is still waiting to."""
         with asking_docker_to(f"restart {container}"):
             self.client.restart(container, timeout=round(grace))
 
@@ -648,6 +650,7 @@ def _container(told: Mapping[str, Any]) -> Container:
         labels=told.get("Labels") or {},
         state=told.get("State") or "",
         addresses={name: each.get("IPAddress") or "" for name, each in networks.items()},
+        command=told.get("Command") or "",
     )
 
 

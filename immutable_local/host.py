@@ -110,7 +110,7 @@ def _attach(engine: Engine, found: Mapping[str, Container]) -> Host | None:
         return None
     if not sidecar.running:
         try:
-            engine.start(sidecar.id)
+            engine.restart(sidecar.id, grace=0)
         except EngineRefused:
             # The proxy that it belonged to is gone.
             return None
@@ -331,7 +331,8 @@ def _make(
             _write_beforehand(engine, proxy, current, found["sidecar"])
         _replace_proxy(engine, proxy, image, wanted, configuration, current, undo, report)
     else:
-        _start_proxy(engine, PROXY, wanted)
+        # Restarted, as the engine may be waiting to start one that crashed again and again.
+        _start_proxy(engine.start if current.running else engine.restart, PROXY, wanted)
     # Made anew: an old one may belong to a network namespace that is gone.
     if "sidecar" in found or engine.find(SIDECAR) is not None:
         _remove_ours(engine, SIDECAR)
@@ -392,7 +393,7 @@ def _replace_proxy(
     began = time.monotonic()
     if current is not None:
         engine.stop(current.id, LEAVING_SECONDS)
-    _start_proxy(engine, container, wanted)
+    _start_proxy(engine.start, container, wanted)
     if current is not None:
         report(f"the proxy was replaced; nobody listened for {time.monotonic() - began:.1f} s")
         engine.remove(current.id)
@@ -429,9 +430,9 @@ def _create_proxy(
     return container
 
 
-def _start_proxy(engine: Engine, container: str, wanted: Asked) -> None:
+def _start_proxy(start: Callable[[str], Any], container: str, wanted: Asked) -> None:
     try:
-        engine.start(container)
+        start(container)
     except EngineRefused as refused:
         raise ProxyError(
             f"the proxy cannot listen on {wanted.bind}:{wanted.http_port} of the engine's host",

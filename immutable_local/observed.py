@@ -175,6 +175,15 @@ NOTHING: Mapping[str, Any] = {
 }
 
 
+# What the engine's own builder runs an instruction like LABEL in: such a container never starts.
+NO_OPERATION = "#(nop)"
+
+
+def _of_the_builder(container: Container) -> bool:
+    """Whether an engine that died while it sealed left it; what somebody made of a release isn't that."""
+    return container.state == "created" and NO_OPERATION in container.command
+
+
 def observe(engine: Engine, session: Session | None, app: str) -> Observed:
     """Look at an app. Without a session, on a host that has no proxy, only the engine is asked."""
     # The engine first: a session that has just begun is busy with its own start meanwhile.
@@ -199,6 +208,6 @@ def observe(engine: Engine, session: Session | None, app: str) -> Observed:
         sealed=sealed,
         unsealed=list(unsealed),
         nameless=nameless,
-        tasks=[each for each in containers if each.labels[label.ROLE] == "task"],
+        tasks=[each for each in containers if each.labels[label.ROLE] == "task" or _of_the_builder(each)],
         proxy=next((each for each in everybody if each.labels[label.ROLE] == "proxy"), None),
     )

@@ -200,7 +200,11 @@ def told_plainly(ended: Outcome, was: int) -> int | None:
     assert error["message"] and error["hint"], error
     assert "Traceback" not in ended.stderr, ended.stderr
     new = ended.result["release"]
-    known = {f"release {was} is still live": was, f"release {new} is live": new}
+    known = {
+        "what was live is still live": was,
+        f"release {was} is still live": was,
+        f"release {new} is live": new,
+    }
     unknown = f"release {new} may be live already: imm status tells"
     assert error["still"] in (*known, unknown), error
     return known.get(error["still"])

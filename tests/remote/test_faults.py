@@ -68,13 +68,15 @@ FAULTS = [
     SIDECAR_REMOVED,
 ]
 CHOSEN = [
-    (ENGINE_RESTARTED, "start"),
+    (ENGINE_RESTARTED, "lock"),
     (ENGINE_KILLED, "build"),
     (ENGINE_KILLED, "check_health"),
+    (POWER_LOST, "seal"),
     (POWER_LOST, "flip"),
     (ENGINE_KILLED, "retire"),
     (PROXY_KILLED, "check_health"),
     (PROXY_KILLED, "drain"),
+    (PROXY_REMOVED, "sweep"),
     (PROXY_REMOVED, "start"),
     (SIDECAR_KILLED, "check_health"),
     (SIDECAR_KILLED, "record"),
