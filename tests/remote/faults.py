@@ -249,7 +249,11 @@ def at_event(host: Apart, moment: tuple[str, str], act: Callable[[], None]) -> I
     def watch() -> None:
         for each in told:
             about: Mapping[str, str] = each["Actor"]["Attributes"]
-            if each["Action"] == action and name in (about.get("name"), about.get("imm.role")):
+            if each["Action"] == action and name in (
+                each["Actor"]["ID"],
+                about.get("name"),
+                about.get("imm.role"),
+            ):
                 act()
                 struck.set()
                 return

@@ -94,7 +94,7 @@ def switching(
 @pytest.mark.parametrize(
     "which", [Signals.SIGKILL, Signals.SIGINT] if SOAK else [Signals.SIGKILL], ids=lambda which: which.name
 )
-@pytest.mark.parametrize("moment", SWITCHED if SOAK else [SWITCHED[n] for n in (0, 3, 4, 5, 8)], ids="-".join)
+@pytest.mark.parametrize("moment", SWITCHED if SOAK else [SWITCHED[n] for n in (3, 4, 5, 6, 8)], ids="-".join)
 def test_a_switch_of_proxies_that_was_killed_is_finished_or_undone_by_the_next_command(
     switching: tuple[Apart, Project], moment: tuple[str, str], which: Signals
 ):
