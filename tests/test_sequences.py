@@ -24,9 +24,9 @@ from tests.sequences import Sequence  # noqa: E402
 SOAK = os.environ.get("IMM_SOAK") == "1"
 SEQUENCES = int(os.environ.get("IMM_SEQUENCES", "1000" if SOAK else "3"))
 SEED = int(os.environ.get("IMM_SEED", str(random.randrange(10**6)) if SOAK else "11"))
-MOVES = 12 if SOAK else 6
+MOVES = 12 if SOAK else 5
 # A failure is told with the seed of its batch: that many sequences lead to it again, not a thousand.
-BATCH = 4
+BATCH = 12
 # For a machine that has only so long: no batch begins after that many seconds.
 SECONDS = float(os.environ.get("IMM_SECONDS", "inf"))
 
