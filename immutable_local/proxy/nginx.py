@@ -28,6 +28,8 @@ PASS_SECONDS = 10.0
 # How long a worker that is leaving still waits for the next request on an idle kept-alive connection.
 KEEPALIVE_MIN_SECONDS = 2.0
 LEAVING_SECONDS = KEEPALIVE_MIN_SECONDS + 0.5
+# "nginx: worker process is shutting down" is cut off at 80 columns where the engine's environment says so.
+LEAVING = "worker process is"
 # The application servers that close idle connections soonest do so after 2 s (gunicorn): nginx must be first,
 # else a POST now and then meets a connection that is just being closed.
 UPSTREAM_IDLE_SECONDS = 1
@@ -260,7 +262,7 @@ class Nginx:
         if session.ask("loaded", sock="control.sock", generation=generation, seconds=0.0)["loaded"]:
             # The command before this one may have loaded it a moment ago.
             if settle and session.ask("proxy_age", name="nginx.conf") < LEAVING_SECONDS:
-                self._settled(engine, engine.processes(CONTAINER, "shutting down"))
+                self._settled(engine, engine.processes(CONTAINER, LEAVING))
             return
         # All of them: for a moment the old ones don't know yet that they are to leave, and take in requests.
         old = engine.processes(CONTAINER, "worker process") if settle else set()
