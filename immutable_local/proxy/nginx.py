@@ -25,11 +25,14 @@ PORT = 8080
 LOAD_SECONDS = 10.0
 # A worker that doesn't come by for so long hangs, and what it is at is not waited for.
 PASS_SECONDS = 10.0
+# What nginx calls its processes. "nginx: worker process is shutting down" is cut off at 80 columns where the
+# engine's environment says so.
+WORKER = "worker process"
+LEAVING = "worker process is"
 # How long a worker that is leaving still waits for the next request on an idle kept-alive connection.
 KEEPALIVE_MIN_SECONDS = 2.0
-LEAVING_SECONDS = KEEPALIVE_MIN_SECONDS + 0.5
-# "nginx: worker process is shutting down" is cut off at 80 columns where the engine's environment says so.
-LEAVING = "worker process is"
+# On a busy machine a worker that leaves comes by late.
+LEAVING_SECONDS = KEEPALIVE_MIN_SECONDS + 1.5
 # The application servers that close idle connections soonest do so after 2 s (gunicorn): nginx must be first,
 # else a POST now and then meets a connection that is just being closed.
 UPSTREAM_IDLE_SECONDS = 1
@@ -74,8 +77,9 @@ http {{
   proxy_buffers 8 32k;
   proxy_busy_buffers_size 64k;
   proxy_http_version 1.1;
-  # A connection on one host takes microseconds: an instance that is gone must not make requests wait.
-  proxy_connect_timeout 1s;
+  # A connection on one host takes microseconds, but the kernel tries again after a second when an application
+  # accepts too slowly; an instance that is gone must not make requests wait for longer than that.
+  proxy_connect_timeout 2500ms;
   proxy_read_timeout 3600s;
   proxy_send_timeout 3600s;
   proxy_next_upstream error timeout;
@@ -262,10 +266,10 @@ class Nginx:
         if session.ask("loaded", sock="control.sock", generation=generation, seconds=0.0)["loaded"]:
             # The command before this one may have loaded it a moment ago.
             if settle and session.ask("proxy_age", name="nginx.conf") < LEAVING_SECONDS:
-                self._settled(engine, engine.processes(CONTAINER, LEAVING))
+                self._settled(engine, engine.processes(CONTAINER, LEAVING), gone=True)
             return
         # All of them: for a moment the old ones don't know yet that they are to leave, and take in requests.
-        old = engine.processes(CONTAINER, "worker process") if settle else set()
+        old = engine.processes(CONTAINER, WORKER)
         # Not the engine's own signal: after that it doesn't start the proxy again by itself (moby#41302).
         engine.execute(CONTAINER, ["sh", "-c", "kill -HUP 1"])
         if not session.ask("loaded", sock="control.sock", generation=generation, seconds=LOAD_SECONDS)[
@@ -276,7 +280,7 @@ class Nginx:
                 details=engine.logs(CONTAINER, tail=5).decode(errors="replace").strip().splitlines(),
                 hint="see docker logs imm-proxy; imm proxy down and imm proxy up start it afresh",
             )
-        self._settled(engine, old)
+        self._settled(engine, old, settle)
 
     def point(
         self,
@@ -326,16 +330,18 @@ class Nginx:
         """
         session.ask("passed", address=PASSAGE, path="/passed", seconds=PASS_SECONDS, within=PASS_SECONDS * 2)
 
-    def _settled(self, engine: Engine, old: Collection[str]) -> None:
-        """Wait for these workers, which follow an old configuration.
+    def _settled(self, engine: Engine, old: Collection[str], gone: bool) -> None:
+        """Wait until these workers, which follow an old configuration, are about to leave, or have `gone`.
 
-        A websocket pins such a worker for as long as it is open, but no new request reaches it once idle
-        connections have had their KEEPALIVE_MIN_SECONDS: hardly longer is waited.
+        That they leave shows by their title, so that a command that comes next knows them. A websocket pins
+        such a worker for as long as it is open, but no new request reaches it once idle connections have had
+        their KEEPALIVE_MIN_SECONDS: hardly longer is waited.
         """
         deadline = time.monotonic() + LEAVING_SECONDS
         while old and time.monotonic() < deadline:
-            time.sleep(0.05)
-            old = engine.processes(CONTAINER, "worker process").intersection(old)
+            leaving = set() if gone else engine.processes(CONTAINER, LEAVING)
+            old = engine.processes(CONTAINER, WORKER).intersection(old) - leaving
+            time.sleep(0.05 if old else 0.0)
 
 
 def _http(structures: Sequence[Structure]) -> Iterator[str]:
