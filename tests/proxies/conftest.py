@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.host import Project
 from tests.proxies.place import Place, engine_apart, image
 from tests.remote.second_engine import why_not
 
@@ -20,6 +21,14 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     base, *proxies = (image(name) for name in ("python", *KINDS))
     with engine_apart(base, *proxies) as engine:
         yield Place(tmp_path_factory.mktemp("proxies"), base, engine)
+
+
+@pytest.fixture(scope="session")
+def first(fresh: Place) -> Project:
+    """The first app of the host, deployed once: a proxy that takes over finds it there."""
+    app = fresh.project("first")
+    fresh.up(app)
+    return app
 
 
 @pytest.fixture(scope="session", params=KINDS)

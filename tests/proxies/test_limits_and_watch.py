@@ -12,7 +12,7 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="session")
-def watched(place: Place, kind: str) -> Project:
+def watched(place: Place, first: Project, kind: str) -> Project:
     app = place.project(f"watched-{kind}")
     place.up(app.version("good", behave="hasty", max_body="10k", response_timeout="1s"))
     return app.set(release={"watch": "40s"})

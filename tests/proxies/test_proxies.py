@@ -35,14 +35,6 @@ FORGED = "203.0.113.66"
 
 
 @pytest.fixture(scope="session")
-def first(fresh: Place) -> Project:
-    """The first app of the host, deployed once: a proxy that takes over finds it there."""
-    app = fresh.project("first")
-    fresh.up(app)
-    return app
-
-
-@pytest.fixture(scope="session")
 def second(place: Place, first: Project, kind: str) -> Project:
     """An app with two domains and three services on paths of one site."""
     app = place.project(f"second-{kind}")
