@@ -70,6 +70,11 @@ class Structure:
             addresses={name: each for name, each in self.addresses.items() if name != service},
         )
 
+    def address(self, service: str, slot: Slot, position: int) -> str | None:
+        """Where the instance at this position of a slot is found; None when it takes no traffic."""
+        side = self.sides.get(service, {}).get(slot)
+        return side.addresses[position] if side and position < len(side.addresses) else None
+
     def claims(self) -> Iterator[tuple[str, str]]:
         """Every domain and path that this app serves, from either slot."""
         for of_service in self.sides.values():

@@ -170,8 +170,7 @@ def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, l
             inspected = looked_at[instance_name]
             row["state"] = inspected["State"]["Status"]
             row["started"] = inspected["State"]["StartedAt"][:23].rstrip("Z") + "Z"
-            side = found.structure.sides.get(name, {}).get(service.slot) if found.structure else None
-            address = side.addresses[position] if side and position < len(side.addresses) else None
+            address = found.structure.address(name, service.slot, position) if found.structure else None
             asked = (
                 next((each for each in release.app.services if each.name == name), None) if release else None
             )

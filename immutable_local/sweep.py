@@ -141,9 +141,8 @@ def _instance(release: Release, observed: Observed, live: Live, container: Conta
     service = next(name for name, each in live.services.items() if container.name in each.instances)
     slot = live.services[service].slot
     asked = release.app.service(service)
-    side = observed.structure.sides.get(service, {}).get(slot) if observed.structure else None
     position = live.services[service].instances.index(container.name)
-    address = side.addresses[position] if side and position < len(side.addresses) else None
+    address = observed.structure.address(service, slot, position) if observed.structure else None
     return Instance(container.name, container.id, asked, slot, address)
 
 

@@ -16,7 +16,6 @@ from typing import Any
 from immutable_local import drain, explain, flip, health, instance, ledger, lock, structure
 from immutable_local import labels as label
 from immutable_local.deployment import Deployment
-from immutable_local.engine import Container
 from immutable_local.errors import EngineRefused, FlippedBack, ImmError, Locked
 from immutable_local.instance import Instance
 from immutable_local.observed import Live
@@ -276,29 +275,25 @@ def _go_back(
 
 
 def _instances(before: Before, routes: Structure) -> list[Instance]:
-    """The old release's instances that take traffic, where they are to be asked."""
+    """The old release's instances, and where those that take traffic are to be asked."""
     found = []
     for name, live in before.live.services.items():
-        side = routes.sides.get(name, {}).get(live.slot)
-        for position, each in enumerate(live.instances if side else ()):
-            address = side.addresses[position] if side and position < len(side.addresses) else None
+        for position, each in enumerate(live.instances):
+            address = routes.address(name, live.slot, position)
             found.append(Instance(each, each, before.release.app.service(name), live.slot, address))
     return found
 
 
 def _changed(at: Deployment, live: Live, old: set[str]) -> bool:
     """Whether another command has ended the watch: something else is live, or the old instances go."""
-    running = {each.name for each in _of_app(at) if each.running}
+    instances = at.engine.containers({label.APP: at.app, label.ROLE: "instance"})
+    running = {each.name for each in instances if each.running}
     return not _still_live(at, live) or not old <= running
 
 
 def _still_live(at: Deployment, live: Live) -> bool:
     now = at.host.session.ask("live_release", app=at.app)
     return now is not None and now["since"] == live.since
-
-
-def _of_app(at: Deployment) -> list[Container]:
-    return at.engine.containers({label.APP: at.app, label.ROLE: "instance"})
 
 
 def _mine_again(at: Deployment, live: Live) -> bool:
