@@ -54,6 +54,7 @@ STEPS = {
     ("down", "many"): ("lock", "sweep", "flip", "record", "drain", "retire"),
     ("down", "one"): ("lock", "sweep", "flip", "record", "drain", "retire"),
 }
+SIGNALS = (Signals.SIGKILL, Signals.SIGINT, Signals.SIGTERM)
 AFTER_FLIP = ("record", "drain", "retire", "prune")
 # Run in the sidecar. Whoever looks takes the lock first, as the next command would: what a killed client's last
 # request still did is done by then.
@@ -574,6 +575,17 @@ def in_the_middle(command: str, writers: str, which: Signals, choice: random.Ran
         )
         for step in STEPS[command, writers]
         if step in LASTS
+    ]
+
+
+def at_each_step(choice: random.Random) -> list[Kill]:
+    """Each step's begin and middle, of each command that tells its steps, by each signal."""
+    return [
+        kill
+        for which in SIGNALS
+        for told in STEPS
+        for some in (at_the_begin, in_the_middle)
+        for kill in some(*told, which, choice)
     ]
 
 

@@ -29,14 +29,14 @@ from immutable_local.sidecar.program import HEARTBEAT_SECONDS  # noqa: E402
 from tests.conftest import Machine  # noqa: E402
 from tests.host import Host  # noqa: E402
 from tests.kills import (  # noqa: E402
+    SIGNALS,
     STEPS,
     Clients,
     Kill,
     Subject,
-    at_the_begin,
+    at_each_step,
     check,
     command,
-    in_the_middle,
     live_number,
     look,
     while_pruning,
@@ -54,14 +54,8 @@ SLOW_TO_STOP = ["sh", "-c", "trap 'sleep 1; kill $!; exit 0' TERM; python3 serve
 def every_kill() -> list[Kill]:
     """Each step's begin and middle, by each signal; `prune` at twelve moments by each."""
     choice = random.Random(SEED)
-    kills = [
-        kill
-        for which in (Signals.SIGKILL, Signals.SIGINT, Signals.SIGTERM)
-        for told in STEPS
-        for some in (at_the_begin, in_the_middle)
-        for kill in some(*told, which, choice)
-    ]
-    for which in (Signals.SIGKILL, Signals.SIGINT, Signals.SIGTERM):
+    kills = at_each_step(choice)
+    for which in SIGNALS:
         kills += while_pruning(which, choice, 12)
     return kills
 

@@ -15,14 +15,7 @@ import pytest
 pytest.register_assert_rewrite("tests.remote.faults", "tests.kills")
 
 from tests.host import Project  # noqa: E402
-from tests.kills import (  # noqa: E402
-    STEPS,
-    Kill,
-    Subject,
-    at_the_begin,
-    command,
-    in_the_middle,
-)
+from tests.kills import Kill, Subject, at_each_step, at_the_begin, command  # noqa: E402
 from tests.remote.conftest import Apart, apart, base_image  # noqa: E402
 from tests.remote.faults import at_event, host_is_right  # noqa: E402
 from tests.remote.second_engine import SecondEngine  # noqa: E402
@@ -50,14 +43,7 @@ def kills() -> list[Kill]:
     """SIGKILL at the begin of each step, and a sample of the rest; with IMM_SOAK=1 all of it."""
     choice = random.Random(SEED)
     begin = at_the_begin("up", "many", Signals.SIGKILL, choice)
-    rest = [
-        kill
-        for which in (Signals.SIGKILL, Signals.SIGINT, Signals.SIGTERM)
-        for told in STEPS
-        for some in (at_the_begin, in_the_middle)
-        for kill in some(*told, which, choice)
-        if kill not in begin
-    ]
+    rest = [kill for kill in at_each_step(choice) if kill not in begin]
     room = [kill for kill in rest if kill.step in ("hold", "stop_old") and kill.signal == Signals.SIGKILL]
     return begin + (rest if SOAK else choice.sample(room, 2) + choice.sample(rest, SAMPLE))
 
