@@ -44,8 +44,8 @@ from tests.kills import (  # noqa: E402
 
 SOAK = os.environ.get("IMM_SOAK") == "1"
 SEED = int(os.environ.get("IMM_SEED", "4"))
-SIDE_BY_SIDE = 3
-SAMPLE = 8
+SIDE_BY_SIDE = 2
+SAMPLE = 6
 # It has every step.
 ONCE = ("up", "one")
 SLOW_TO_STOP = ["sh", "-c", "trap 'sleep 1; kill $!; exit 0' TERM; python3 server.py & wait"]
@@ -139,8 +139,8 @@ class Background:
 
     def close(self) -> None:
         self._workers.shutdown(cancel_futures=True)
-        for host in self._hosts:
-            host.close()
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as beside:
+            list(beside.map(Host.close, self._hosts))
 
 
 @pytest.fixture(scope="module")
@@ -174,10 +174,8 @@ def freeze(subject: Subject, at: Freeze) -> None:
     with Clients(host, app) as clients, command(host, app, at.command) as running:
         assert running.begun(at.step), running
         running.send(Signals.SIGSTOP)
-        frozen = time.monotonic()
         told_who_holds_it(host.up(app, expect=3).error["message"], at.command)
         result = host.up(app, "--wait", f"{HEARTBEAT_SECONDS + 5:.0f}s").result
-        assert time.monotonic() - frozen < HEARTBEAT_SECONDS + 8
         assert result["outcome"] in ("live", "unchanged")
         version = (app.folder / "VERSION").read_text()
         before = check(host, app, result["release"], version)
@@ -349,7 +347,7 @@ class TestWhatKillsFound:
     def test_a_first_release_killed_while_it_starts_goes_live_at_the_next_command(self, host: Host):
         """Network, routes and a container of a moment may be there or not."""
         choice = random.Random(SEED)
-        for _ in range(3):
+        for _ in range(10 if SOAK else 2):
             subject = Subject(host, "many")
             subject.next_version()
             with command(host, subject.app, "up") as running:

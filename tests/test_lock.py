@@ -54,7 +54,7 @@ def test_a_holder_whose_connection_is_lost_loses_the_lock_and_changes_nothing(
     ):
         getattr(wire, way)()
         app.version("3", environment=None, healthcheck=HEALTHCHECK)
-        result = host.up(app, "--wait", f"{HEARTBEAT_SECONDS + 2:.0f}s").result
+        result = host.up(app, "--wait", f"{HEARTBEAT_SECONDS + 5:.0f}s").result
         assert (result["outcome"], result["previous"]) == ("live", 1)
         before = host.instances(app)
         wire.cut()

@@ -130,7 +130,8 @@ def test_what_waits_is_told_to_come_again_when_no_instance_is_left(begin):
     first = answer(waiting)
     began = time.monotonic()
     later = answer(parked.request())
-    assert time.monotonic() - began < 2.0
+    # It would be 3 s, had it waited like the first.
+    assert time.monotonic() - began < 2.5
     for each in (first, later):
         assert each.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in each
 

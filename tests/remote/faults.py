@@ -22,7 +22,7 @@ from tests.host import HEALTHCHECK, Outcome, Project
 from tests.kills import Subject, check, command, live_number, look
 from tests.remote.conftest import Apart
 
-RETURN_SECONDS = 30.0
+RETURN_SECONDS = 60.0
 # Whatever goes wrong with a host ends in one of these.
 CODES = {
     "engine_unreachable",
@@ -111,7 +111,7 @@ class Scene:
         """I3, I4 and I5: the app, the proxy, and what isn't imm's."""
         check(self.host, self.app, self.live, version)
         assert proxies(self.host) == ["imm-proxy", "imm-sidecar"]
-        assert until(lambda: True if not tasks(self.host) else None, 5.0, 0.1), tasks(self.host)
+        assert until(lambda: True if not tasks(self.host) else None, ABANDONED_SECONDS, 0.1), tasks(self.host)
         engine = self.host.engine
         assert engine.inspect_container(STRANGERS["container"])["Config"]["Cmd"] == ["sleep", "1000"]
         assert engine.inspect_network(STRANGERS["network"])["Labels"] == {}

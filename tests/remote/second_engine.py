@@ -33,9 +33,11 @@ PREFIX = "imm-test-"
 NAMESPACES = Path("/var/run/netns")
 LINK_POOL = "10.254.0.0/16"
 SSH_PORT = 2222
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 # An engine stops its containers, ten seconds each at most, all at once.
 STOP_SECONDS = 30.0
+# Longer than any request of these tests is held.
+ANSWER_SECONDS = 60.0
 CLONE_NEWNET = 0x40000000
 ESTABLISHED = "01"
 PROGRAMS = ("dockerd", "ip", "nsenter", "setpriv", "iptables", "docker")
@@ -315,7 +317,7 @@ class SecondEngine:
 
 class _Connection(http.client.HTTPConnection):
     def __init__(self, engine: SecondEngine, port: int) -> None:
-        super().__init__("127.0.0.1", port, timeout=20)
+        super().__init__("127.0.0.1", port, timeout=ANSWER_SECONDS)
         self.engine = engine
 
     def connect(self) -> None:
@@ -354,7 +356,9 @@ def _kill_all(name: str, folder: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
         return None if found else True
 
-    assert until(none_left, 10.0, pause=0.02), f"processes of {name} don't end: {_processes(name, folder)}"
+    assert until(none_left, STOP_SECONDS, pause=0.02), (
+        f"processes of {name} don't end: {_processes(name, folder)}"
+    )
 
 
 def _processes(name: str, folder: Path) -> list[int]:

@@ -15,7 +15,7 @@ from tests.host import Project
 from tests.remote.conftest import PORT, Apart
 
 pytestmark = pytest.mark.engine
-RETURN_SECONDS = 30.0
+RETURN_SECONDS = 60.0
 
 
 def test_the_first_up_starts_the_proxy_and_its_sidecar(bare: Apart, app: Project):

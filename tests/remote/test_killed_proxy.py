@@ -23,7 +23,7 @@ from tests.remote.second_engine import SecondEngine  # noqa: E402
 pytestmark = pytest.mark.engine
 SOAK = os.environ.get("IMM_SOAK") == "1"
 SEED = int(os.environ.get("IMM_SEED", "4"))
-SAMPLE = 3
+SAMPLE = 2
 KINDS = ("nginx", "traefik")
 SWITCHED = [
     ("create", "imm-making"),
@@ -45,7 +45,7 @@ def kills() -> list[Kill]:
     begin = at_the_begin("up", "many", Signals.SIGKILL, choice)
     rest = [kill for kill in at_each_step(choice) if kill not in begin]
     room = [kill for kill in rest if kill.step in ("hold", "stop_old") and kill.signal == Signals.SIGKILL]
-    return begin + (rest if SOAK else choice.sample(room, 2) + choice.sample(rest, SAMPLE))
+    return begin + (rest if SOAK else choice.sample(room, 1) + choice.sample(rest, SAMPLE))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def switching(
 @pytest.mark.parametrize(
     "which", [Signals.SIGKILL, Signals.SIGINT] if SOAK else [Signals.SIGKILL], ids=lambda which: which.name
 )
-@pytest.mark.parametrize("moment", SWITCHED if SOAK else [SWITCHED[n] for n in (3, 4, 5, 6, 8)], ids="-".join)
+@pytest.mark.parametrize("moment", SWITCHED if SOAK else [SWITCHED[n] for n in (3, 5, 8)], ids="-".join)
 def test_a_switch_of_proxies_that_was_killed_is_finished_or_undone_by_the_next_command(
     switching: tuple[Apart, Project], moment: tuple[str, str], which: Signals
 ):
