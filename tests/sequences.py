@@ -31,7 +31,7 @@ lock = open("/data/lock", "w")
 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 import server
 """
-BACK_SECONDS = 15.0
+BACK_SECONDS = 60.0
 KILLED_STEPS = {
     "up": ("lock", "sweep", "build", "seal", "hold", "stop_old", "start", "check_health", "flip", "record",
            "watch", "drain", "retire", "prune"),

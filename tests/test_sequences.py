@@ -22,7 +22,7 @@ from tests.host import Host  # noqa: E402
 from tests.sequences import Sequence  # noqa: E402
 
 SOAK = os.environ.get("IMM_SOAK") == "1"
-SEQUENCES = int(os.environ.get("IMM_SEQUENCES", "1000" if SOAK else "3"))
+SEQUENCES = int(os.environ.get("IMM_SEQUENCES", "1000" if SOAK else "2"))
 SEED = int(os.environ.get("IMM_SEED", str(random.randrange(10**6)) if SOAK else "11"))
 MOVES = 12 if SOAK else 5
 # A failure is told with the seed of its batch: that many sequences lead to it again, not a thousand.

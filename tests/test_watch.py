@@ -109,7 +109,7 @@ class TestOnAHost:
 
     def test_one_that_stands_its_watch_stays(self, shared: Host, healthy: Project):
         """Till then the old one is up beside it, and status tells what both do."""
-        healthy.set(release={"watch": "4s"})
+        healthy.set(release={"watch": "6s"})
         with shared.begun(healthy.version("sound"), "up", step="watch") as running:
             told = shared.status(healthy)["traffic"]
             assert len(shared.instances(healthy)) == 2

@@ -64,7 +64,8 @@ def app(bare: Apart) -> Project:
     return bare.project()
 
 
-@pytest.fixture(scope="module", params=["unix", "ssh"])
+# Over a unix socket alone is what all the other tests do: IMM_SOAK=1 takes both.
+@pytest.fixture(scope="module", params=["unix", "ssh"] if os.environ.get("IMM_SOAK") == "1" else ["ssh"])
 def remote(
     request: pytest.FixtureRequest, second: SecondEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Apart]:

@@ -1,4 +1,5 @@
-"""Anywhere the engine is: the same over its unix socket and over ssh, with a loopback that isn't ours."""
+"""Anywhere the engine is: the same over its unix socket (IMM_SOAK=1) and over ssh, with a
+loopback that isn't ours."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+from immutable_local.tunnel import CONNECT_SECONDS
 from immutable_local.wait import until
 from tests.host import HEALTHCHECK, Project
 from tests.remote.conftest import Apart
@@ -87,7 +89,7 @@ def test_a_secret_reaches_the_service_and_a_changed_one_replaces_it(remote: Apar
 def test_a_release_that_never_gets_healthy_leaves_the_old_one_serving(remote: Apart, app: Project):
     """And the reason is found out from here: what was answered, what listens inside."""
     remote.up(app)
-    short = {**HEALTHCHECK, "start_period": "1s"}
+    short = {**HEALTHCHECK, "start_period": "2s"}
     with remote.nothing_left_over():
         wrong_port = remote.up(app.version("2", port=9000, healthcheck=short), expect=1)
         assert wrong_port.error["code"] == "unhealthy"
@@ -121,10 +123,8 @@ def test_a_killed_client_leaves_neither_its_lock_nor_its_connection(remote: Apar
         running.process.kill()
         running.process.wait()
     assert until(lambda: remote.second.ssh_sessions() == 0 or None, 5.0, pause=0.05), "ssh goes on"
-    began = time.monotonic()
     again = remote.up(app.version("3", environment={}), "--wait", "20s").result
     assert (again["outcome"], again["previous"]) == ("live", 1)
-    assert time.monotonic() - began < 20
     assert remote.get("/version", app) == "3"
     assert len(remote.running(app)) == 1
 
@@ -150,7 +150,7 @@ def test_an_engine_that_ssh_does_not_reach_is_told_so(remote: Apart, app: Projec
     }[wrong]
     began = time.monotonic()
     refused = remote.imm(app, "status", expect=4, DOCKER_HOST=url)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < CONNECT_SECONDS
     error = refused.error
     assert error["code"] == "engine_unreachable" and error["hint"]
     said = {"port": "refused", "user": "denied", "socket": "no engine answers"}[wrong]
