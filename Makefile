@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv/bin
 # What pytest gets: make test ARGS="-k revert -x"
 ARGS ?=
+# The tests run in two lanes, one for each engine that they drive. LANES=0: one after another.
+LANES ?= 2
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,11 +26,11 @@ check: ## the same without looking whether the machine is ready
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
-	$(VENV)/python -m pytest -v --durations=15 $(ARGS)
+	$(VENV)/python -m pytest -v --durations=15 -n $(LANES) --dist loadscope $(ARGS)
 
 SOAKED := tests/test_killed.py tests/remote/test_killed_proxy.py tests/remote/test_killed_at_first.py \
-	tests/remote/test_faults.py tests/proxies tests/test_unbroken.py \
-	tests/test_sequences.py tests/test_soak.py
+	tests/remote/test_faults.py tests/remote/test_over.py tests/remote/test_full_and_lost.py tests/proxies \
+	tests/test_unbroken.py tests/test_sequences.py tests/test_soak.py
 
 soak: setup ## every kill and fault, 1,000 random sequences, 500 swaps under load, both proxies: many hours
 	IMM_SOAK=1 $(VENV)/python -m pytest -v $(SOAKED) $(ARGS)
