@@ -1,6 +1,6 @@
 # `make` says what there is. Everything that is missing on this machine is installed by `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check soak swap bench clean
+.PHONY: help setup demo test check soak swap bench scale clean
 
 PYTHON ?= python3
 VENV := .venv/bin
@@ -41,6 +41,9 @@ swap: setup ## containers swapped under load, behind both kinds of proxy: make s
 bench: setup ## how fast imm is, each figure beside its floor: make bench ARGS="--only status,up --quick"
 	@$(PYTHON) -m setup sshd wrk
 	@$(VENV)/python -m bench.speed $(ARGS)
+
+scale: setup ## how imm grows with 1,000 records and 100 apps: make scale ARGS="--apps 10 --times 3"
+	@$(VENV)/python -m bench.scale $(ARGS)
 
 clean: ## away with what setup made in this folder; its cache and the engine's images stay
 	rm -rf .venv sample_app/wheels build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

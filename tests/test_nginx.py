@@ -181,11 +181,20 @@ def test_a_path_that_only_one_release_serves_leads_to_what_the_other_serves_abov
     moved = Structure("shop", 1, {"web": {"blue": side("/a"), "green": side("/a/b")}}, {})
     read = directives(Nginx().configuration([moved]))
     routes = [dict(told) for *words, told in every(read, "map") if words[1].startswith("$imm_route")]
-    blue, green = ('"~^blue$"', "imm_shop__web__blue"), ('"~^green$"', "imm_shop__web__green")
     # Twice: as the first app it answers for the host itself too. What neither serves above stays nobody's.
-    assert routes == [dict([("default", "''"), blue]), dict([("default", "''"), green, blue])] * 2
+    assert routes == [{"default": "''", '"~^blue$"': "imm_shop__web__blue"}] * 2
+    led = [each[1] for each in every(read, "set") if each[0] == "$imm_key" and "__" in each[1]]
+    assert led.count("imm_shop__web__$imm_shop__web") == 4
     cut = [dict(told) for *words, told in every(read, "map") if words[1].startswith("$imm_path")]
-    assert cut == [{"default": "'$imm_whole'", green[0]: "/$imm_rest", blue[0]: "/b$imm_below"}] * 2
+    told = {"default": "'$imm_whole'", '"~^green$"': "/$imm_rest", '"~^blue$"': "/b$imm_below"}
+    assert cut == [told] * 2
+
+
+def test_another_app_costs_no_map_where_each_path_is_one_services():
+    """Each map would cost nginx a megabyte whenever it reads its configuration."""
+    one, many = [structure("a0")], [structure(f"a{each}", "web", "api", arrived=each) for each in range(100)]
+    maps = [len(list(every(directives(Nginx().configuration(each)), "map"))) for each in (one, many)]
+    assert maps[0] == maps[1]
 
 
 def test_another_configuration_has_another_generation():

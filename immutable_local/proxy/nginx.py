@@ -361,10 +361,12 @@ def _http(structures: Sequence[Structure]) -> Iterator[str]:
                     f"  upstream {_upstream(structure.app, service, slot)} {{{servers}"
                     f" keepalive 64; keepalive_timeout {UPSTREAM_IDLE_SECONDS}s; }}\n"
                 )
-    domains = sorted({domain for structure in by_arrival for domain, _ in structure.claims()})
+    by_domain: dict[str, list[Structure]] = {}
+    for structure in by_arrival:
+        for domain in {claimed for claimed, _ in structure.claims()}:
+            by_domain.setdefault(domain, []).append(structure)
     count = 0
-    for domain in domains:
-        serving = [each for each in by_arrival if any(claimed == domain for claimed, _ in each.claims())]
+    for domain, serving in sorted(by_domain.items()):
         text, maps, count = _server(domain, domain, "", serving, count)
         yield maps + text
     serving = [default_app] if default_app else []
@@ -394,7 +396,15 @@ def _server(
     for path in paths:
         count += 1
         here = _serving(path, routes)
-        maps.append(_map(f"$imm_route_{count}", here, {each: each.upstream for each in here}, ""))
+        if len(_services(here)) == 1 and {each.slot for each in here} == set(SLOTS):
+            # Most are so. A map for each of them would cost nginx a megabyte and more than a millisecond
+            # whenever it reads its configuration.
+            slot = _variable(here[0].app, here[0].service)
+            upstream = _upstream(here[0].app, here[0].service, slot)
+            route = f"if ({slot} = none) {{ return 404; }} set $imm_key {upstream};"
+        else:
+            maps.append(_map(f"$imm_route_{count}", here, {each: each.upstream for each in here}, ""))
+            route = f"set $imm_key $imm_route_{count}; if ($imm_key = '') {{ return 404; }}"
         cuts = {each.cut for each in here}
         rewrite = ""
         if cuts == {path}:
@@ -431,8 +441,7 @@ def _server(
         # Recursive: where requests wait has an error page of its own, for when nobody parks them any more.
         body = (
             f"{{ recursive_error_pages on; {' '.join(held)}\n{ERRORS}"
-            f" set $imm_key $imm_route_{count}; if ($imm_key = '') {{ return 404; }}"
-            f" client_max_body_size {max_body}; proxy_read_timeout {round(silence * 1000)}ms;"
+            f" {route} client_max_body_size {max_body}; proxy_read_timeout {round(silence * 1000)}ms;"
             f" {rewrite}limit_conn in_flight 65535; proxy_pass http://$imm_key; }}\n"
         )
         if path == "/":
@@ -507,7 +516,8 @@ def _hold(app: str, service: str) -> str:
     return f"imm_hold_{_word(app)}__{_word(service)}"
 
 
-def _upstream(app: str, service: str, slot: Slot) -> str:
+def _upstream(app: str, service: str, slot: str) -> str:
+    """The name of a slot's upstream; or, with the variable that holds which slot is live, of that one."""
     return f"imm_{_word(app)}__{_word(service)}__{slot}"
 
 

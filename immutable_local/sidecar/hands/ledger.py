@@ -26,15 +26,18 @@ def ledger_append(app: str, record: dict[str, Any]) -> int:
 
 
 def ledger_read(app: str) -> list[dict[str, Any]]:
+    """Every record, oldest first, compared with the hash in its name; refused at the first broken one."""
     folder = STATE / "ledger" / named(app)
     records = []
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
         if not name[:8].isdigit():
             continue
-        content = (folder / name).read_bytes()
+        # Each command reads them all: with a buffer and a Path for each of them it takes half as long again.
+        with open(f"{folder}/{name}", "rb", buffering=0) as file:
+            content = file.read()
         if hashlib.sha256(content).hexdigest()[:16] != name[9:25]:
             raise Refusal(
-                "broken_file", path=str(folder / name), reason="its content is not what was written"
+                "broken_file", path=f"{folder}/{name}", reason="its content is not what was written"
             )
         records.append(json.loads(content))
     return records
