@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from immutable_local import labels
+from immutable_local.sidecar import program
 
 PACKAGE = "immutable_local"
 ROOT = Path(__file__).resolve().parent.parent / PACKAGE
@@ -217,3 +218,18 @@ def test_help_loads_nothing_that_only_a_deployment_needs():
     look = f"import sys, immutable_local.cli; print({heavy} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert told.stdout == "set()\n"
+
+
+def test_whatever_the_sidecar_is_asked_it_can_do():
+    """Asked by name from here, and found by name there: nothing else would notice a wrong one."""
+    for module, names in program.ASKED.items():
+        defined = {node.name for node in tree(f"sidecar.{module}").body if isinstance(node, ast.FunctionDef)}
+        assert set(names) <= defined, module
+    asked = set()
+    for node in (node for module in MODULES for node in ast.walk(tree(module)) if isinstance(node, ast.Call)):
+        session = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value).endswith("session")
+        if session and node.args and isinstance(node.args[0], ast.Constant):
+            asked.add(node.args[0].value)
+    assert len(asked) > 30
+    assert asked <= set(program.DOES)
+    assert set(program.AT_ONCE) <= asked

@@ -12,50 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import sys
 import threading
 import time
 
-from immutable_local.sidecar.hands.apps import (
-    app_state,
-    doing_clear,
-    doing_write,
-    live_release,
-    live_releases,
-    origin_write,
-    structures,
-)
-from immutable_local.sidecar.hands.configuration import (
-    proxy_age,
-    proxy_read,
-    proxy_rename,
-    proxy_sync,
-    proxy_write,
-)
-from immutable_local.sidecar.hands.counts import counted, metrics
-from immutable_local.sidecar.hands.ground import STATE, Refusal, now
-from immutable_local.sidecar.hands.health import (
-    ask_all,
-    ask_if_joined,
-    check_begin,
-    check_end,
-    check_poll,
-    interfaces,
-)
-from immutable_local.sidecar.hands.ledger import apps, ledger_append, ledger_read
-from immutable_local.sidecar.hands.live import app_remove, count, counting, point, structure_write, unpoint
-from immutable_local.sidecar.hands.locks import lock, still_locked, unlock
-from immutable_local.sidecar.hands.logs import log_keep, log_list, log_read
-from immutable_local.sidecar.hands.park import park, park_port, park_release, park_stopping
-from immutable_local.sidecar.hands.proxy import answers, confirm, idle, loaded, passed, through, unconnected
-from immutable_local.sidecar.hands.secrets import secret_list, secret_remove, secret_set, secret_values
+from immutable_local.sidecar.hands.ground import STATE, Refusal, interfaces, now, until_the_end
 
 # What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 HEARTBEAT_SECONDS = 10.0
@@ -78,27 +46,39 @@ def beat() -> bool:
     return True
 
 
-ASKED: dict[str, Callable[..., Any]] = {
-    each.__name__: each
-    for each in (
-        hello, beat, lock, unlock, still_locked, app_state, structures, live_releases, live_release, apps,
-        doing_write, doing_clear, origin_write, ledger_append, ledger_read,
-        point, unpoint, count, counted, metrics,
-        structure_write, app_remove, proxy_write, proxy_rename, proxy_read, proxy_age,
-        check_begin, check_poll, check_end, ask_all, ask_if_joined, confirm, loaded, passed, idle, through,
-        secret_set, secret_list, secret_values, secret_remove, log_keep, log_list, log_read,
-        park, park_port, park_stopping, park_release, answers, unconnected, proxy_sync,
-    )
+# What can be asked, by the module that does it. It is imported when it is first asked for something: all of
+# them at once would cost each session 10 ms.
+ASKED = {
+    "program": ("hello", "beat"),
+    "hands.apps": (
+        "app_state", "structures", "live_releases", "live_release",
+        "doing_write", "doing_clear", "origin_write",
+    ),
+    "hands.configuration": ("proxy_write", "proxy_rename", "proxy_read", "proxy_age", "proxy_sync"),
+    "hands.counts": ("counted", "metrics"),
+    "hands.health": ("check_begin", "check_poll", "check_end", "ask_all", "ask_if_joined"),
+    "hands.ledger": ("apps", "ledger_append", "ledger_read"),
+    "hands.live": ("point", "unpoint", "count", "structure_write", "app_remove"),
+    "hands.locks": ("lock", "unlock", "still_locked"),
+    "hands.logs": ("log_keep", "log_list", "log_read"),
+    "hands.park": ("park", "park_port", "park_stopping", "park_release"),
+    "hands.proxy": ("confirm", "loaded", "passed", "idle", "through", "answers", "unconnected"),
+    "hands.secrets": ("secret_set", "secret_list", "secret_values", "secret_remove"),
 }  # fmt: skip
+DOES = {name: module for module, names in ASKED.items() for name in names}
 
 # Done in the order of their coming, before what comes later is begun: the client doesn't wait for them.
 AT_ONCE = ("doing_write", "doing_clear", "unlock", "check_end", "count")
 
 
+def module(name: str) -> Any:
+    return importlib.import_module(f"immutable_local.sidecar.{name}")
+
+
 def answer(request: dict[str, Any]) -> None:
-    number = request.pop("id")
+    number, do = request.pop("id"), request.pop("do")
     try:
-        told = {"id": number, "ok": ASKED[request.pop("do")](**request)}
+        told = {"id": number, "ok": getattr(module(DOES[do]), do)(**request)}
     except Refusal as refusal:
         told = {"id": number, "error": refusal.told}
     except OSError as failed:
@@ -116,8 +96,8 @@ def answer(request: dict[str, Any]) -> None:
 
 def end(code: int) -> None:
     """End this session. No write is waited for: each is whole or not at all."""
-    for flag in list(counting):
-        # Nobody reads these counts any more, and they cost each request a little.
+    for flag in list(until_the_end):
+        # Nobody reads what they count any more, and it costs each request a little.
         with contextlib.suppress(OSError):
             flag.unlink()
     os._exit(code)
@@ -133,9 +113,12 @@ def end_when_silent() -> None:
 
 
 def prepare() -> None:
-    """What health checks and proofs need costs 30 ms: imported while the client is busy with the engine."""
+    """What health checks and proofs need costs 40 ms: imported while the client is busy with the engine."""
     import http.client  # noqa: F401
     import shutil  # noqa: F401
+
+    for name in ("hands.configuration", "hands.health", "hands.live", "hands.proxy"):
+        module(name)
 
 
 def main() -> None:
@@ -144,13 +127,16 @@ def main() -> None:
     with contextlib.suppress(OSError):
         (STATE / "locks").mkdir(parents=True, exist_ok=True)
     threading.Thread(target=end_when_silent, daemon=True).start()
-    for number, line in enumerate(sys.stdin.buffer):
+    prepared = False
+    for line in sys.stdin.buffer:
         last_heard = time.monotonic()
         request = json.loads(line)
-        if request["do"] in AT_ONCE:
-            answer(request)
-        else:
+        if request["do"] not in AT_ONCE:
             threading.Thread(target=answer, args=(request,), daemon=True).start()
-        if number == 0:
+            continue
+        answer(request)
+        if not prepared:
+            # A client that says at which step it is goes on to something long.
+            prepared = True
             threading.Thread(target=prepare, daemon=True).start()
     end(0)

@@ -25,23 +25,7 @@ STDOUT = 1
 # The public Python images come without compiled modules: compiling them anew costs each session 60 ms.
 COMPILED = "pycache_prefix=/tmp/compiled"
 FOLDER = Path(__file__).parent
-# In an order in which each finds what it imports.
-PROGRAM = (
-    "hands.ground",
-    "hands.locks",
-    "hands.ledger",
-    "hands.configuration",
-    "hands.live",
-    "hands.secrets",
-    "hands.apps",
-    "hands.health",
-    "hands.proxy",
-    "hands.counts",
-    "hands.logs",
-    "hands.start",
-    "hands.park",
-    "program",
-)
+PROGRAM = "immutable_local.sidecar.program"
 
 
 class Session:
@@ -58,7 +42,7 @@ class Session:
         self._sending = threading.Lock()
         self._ended = threading.Event()
         self._complaint = ""
-        self._socket.sendall(packed(_modules()))
+        self._socket.sendall(packed(PROGRAM, _sources()))
         threading.Thread(target=self._read, daemon=True, name="imm-session").start()
         threading.Thread(target=self._beat, daemon=True, name="imm-heartbeat").start()
 
@@ -178,12 +162,13 @@ class Session:
         )
 
 
-def _modules() -> list[tuple[str, str]]:
+def _sources() -> dict[str, str]:
     """What runs in the sidecar, by the names that it has here."""
-    packages = ["immutable_local", "immutable_local.sidecar", "immutable_local.sidecar.hands"]
-    sources = [FOLDER.joinpath(*each.split(".")).with_suffix(".py").read_text() for each in PROGRAM]
-    named = zip((f"immutable_local.sidecar.{each}" for each in PROGRAM), sources, strict=True)
-    return [*((each, "") for each in packages), *named]
+    package = PROGRAM.rpartition(".")[0]
+    sources = dict.fromkeys((package.partition(".")[0], package, f"{package}.hands"), "")
+    for path in (FOLDER / "hands").glob("[a-z]*.py"):
+        sources[f"{package}.hands.{path.stem}"] = path.read_text()
+    return {**sources, PROGRAM: (FOLDER / "program.py").read_text()}
 
 
 def _refused(told: Mapping[str, Any]) -> ImmError:

@@ -1,4 +1,4 @@
-"""What all of imm's hands stand on: where state is, how a file is written, what a refusal is."""
+"""What all of imm's hands stand on: where state is, the network, how a file is written, what a refusal is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 import threading
 import time
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 STATE = pathlib.Path("/imm/state/data")
 PROXY = pathlib.Path("/imm/proxy/data")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}")
+# Flags that are there for this session alone: they go when it ends.
+until_the_end: set[pathlib.Path] = set()
 
 
 class Refusal(Exception):
@@ -25,6 +28,17 @@ class Refusal(Exception):
     def __init__(self, kind: str, **facts: Any) -> None:
         super().__init__(kind)
         self.told = {"kind": kind, **facts}
+
+
+def interfaces() -> list[str]:
+    """The networks that this sidecar sees: none when the proxy, whose networks they are, was restarted."""
+    return [name for _, name in socket.if_nameindex() if name != "lo"]
+
+
+def need_network() -> None:
+    """Nothing is asked from a network that the proxy has left: no answer would say anything."""
+    if not interfaces():
+        raise Refusal("left_behind")
 
 
 def named(name: str) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
-import socket
 import threading
 import time
 
-from immutable_local.sidecar.hands.ground import Refusal
+from immutable_local.sidecar.hands.ground import interfaces, need_network
 
 # What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
@@ -18,17 +17,6 @@ if TYPE_CHECKING:
 # A refused connection costs the application nothing, so it is tried again at once.
 REFUSED_PAUSE_SECONDS = 0.01
 checks: dict[int, Check] = {}
-
-
-def interfaces() -> list[str]:
-    """The networks that this sidecar sees: none when the proxy, whose networks they are, was restarted."""
-    return [name for _, name in socket.if_nameindex() if name != "lo"]
-
-
-def need_network() -> None:
-    """Nothing is asked from a network that the proxy has left: no answer would say anything."""
-    if not interfaces():
-        raise Refusal("left_behind")
 
 
 class Check(threading.Thread):

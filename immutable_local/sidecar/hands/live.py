@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import re
 
 from immutable_local.sidecar.hands.configuration import rename_in
@@ -14,6 +13,7 @@ from immutable_local.sidecar.hands.ground import (
     now,
     remove_folder,
     sync_folder,
+    until_the_end,
     write_whole,
 )
 from immutable_local.sidecar.hands.locks import need
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 COUNTED = "counted"
-counting: set[pathlib.Path] = set()
 
 
 def point(
@@ -83,7 +82,7 @@ def count(app: str) -> None:
     """Let the proxy count this app's answers until this session ends; new generations have the flag, too."""
     need(f"app-{app}")
     flag = PROXY / "apps" / named(app) / "live" / COUNTED
-    counting.add(flag)
+    until_the_end.add(flag)
     if flag.parent.is_dir():
         flag.touch()
 

@@ -62,7 +62,7 @@ def park(
     )
     parked.append(parking)
     assert parking.stdin is not None and parking.stdout is not None
-    parking.stdin.write(packed([("parking", program)]))
+    parking.stdin.write(packed("parking", {"parking": program}))
     parking.stdin.flush()
     if parking.stdout.readline() != b"ready\n":
         raise Refusal("not_parked", app=app, service=service)

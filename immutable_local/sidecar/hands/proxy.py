@@ -7,8 +7,7 @@ import os
 import socket
 import time
 
-from immutable_local.sidecar.hands.ground import PROXY, named
-from immutable_local.sidecar.hands.health import need_network
+from immutable_local.sidecar.hands.ground import PROXY, named, need_network
 
 # What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
