@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from immutable_local.app import App
     from immutable_local.engine import Engine
     from immutable_local.events import Result, Teller
+    from immutable_local.host import Begun
     from immutable_local.render import Terminal
 
 GLOBAL_OPTIONS = (
@@ -61,6 +62,7 @@ class Globals:
     quiet: bool = False
     color: bool | None = None
     debug: bool = False
+    begun: Begun | Exception | None = None
 
 
 asked = Globals()
@@ -164,11 +166,15 @@ def up(
     ] = False,
 ) -> None:
     """Build, start beside, check health, flip, drain, retire. Nothing to do is a success."""
-    from immutable_local import deploy
-    from immutable_local.deployment import Options
+    seconds = _seconds(wait)
 
-    how = Options(wait=_seconds(wait), fresh=fresh, take_over=take_over)
-    _deploy(lambda app, folder, tell: deploy.up(_engine(), app, folder, how, tell))
+    def command(begun: Begun, app: App, folder: Path, tell: Teller) -> Result:
+        from immutable_local import deploy
+        from immutable_local.deployment import Options
+
+        return deploy.up(begun, app, folder, Options(seconds, fresh, take_over), tell)
+
+    _deploy(command)
 
 
 @cli.command(epilog=GLOBAL_OPTIONS)
@@ -179,21 +185,29 @@ def revert(
     wait: Wait = "0s",
 ) -> None:
     """Make an earlier release live again, code and settings of then."""
-    from immutable_local import deploy
-    from immutable_local.deployment import Options
+    seconds = _seconds(wait)
 
-    how = Options(wait=_seconds(wait))
-    _deploy(lambda app, _, tell: deploy.revert(_engine(), app.name, number, how, app.keep, tell))
+    def command(begun: Begun, app: App, folder: Path, tell: Teller) -> Result:
+        from immutable_local import deploy
+        from immutable_local.deployment import Options
+
+        return deploy.revert(begun, app.name, number, Options(seconds), app.keep, tell)
+
+    _deploy(command)
 
 
 @cli.command(epilog=GLOBAL_OPTIONS)
 def down(wait: Wait = "0s") -> None:
     """Take the app off this host; volumes, secrets and history stay."""
-    from immutable_local import deploy
-    from immutable_local.deployment import Options
+    seconds = _seconds(wait)
 
-    how = Options(wait=_seconds(wait))
-    _deploy(lambda app, _, tell: deploy.down(_engine(), app.name, how, tell))
+    def command(begun: Begun, app: App, folder: Path, tell: Teller) -> Result:
+        from immutable_local import deploy
+        from immutable_local.deployment import Options
+
+        return deploy.down(begun, app.name, Options(seconds), tell)
+
+    _deploy(command)
 
 
 @cli.command(epilog=GLOBAL_OPTIONS)
@@ -393,7 +407,7 @@ def proxy_up(
     wanted = host.checked({key: value for key, value in change.items() if value is not None})
     tell = _teller("")
     with _interruptible(tell):
-        ready = host.ensure(_engine(), tell.warn, wanted)
+        ready = host.ensure(host.begin(_engine()), tell.warn, wanted)
         ready.close()
     _tell_proxy(
         {
@@ -438,8 +452,9 @@ def proxy_down(
         )
 
 
-def main() -> NoReturn:
-    """The entry point: everything that leaves here is an exit code of the contract's."""
+def main(begun: Begun | Exception | None = None) -> NoReturn:
+    """Everything that leaves here is an exit code of the contract's. `begun`: the host, if it was begun."""
+    asked.begun = begun
     _open_streams()
     arguments = _globals_first(sys.argv[1:])
     try:
@@ -564,21 +579,23 @@ def _teller(app: str) -> Teller:
     return Teller(_terminal().hear)
 
 
-def _deploy(command: Callable[[App, Path, Teller], Result]) -> None:
+def _deploy(command: Callable[[Begun, App, Path, Teller], Result]) -> None:
     """Run a deployment, showing its steps; its result is the last thing said, also of a wrong imm.toml."""
-    from immutable_local import render
+    from immutable_local import host, render
     from immutable_local.events import Result, Teller
 
     terminal = _terminal()
     tell = Teller(terminal.hear)
     name = ""
     try:
-        app, folder = _app()
-        name = app.name
-        if asked.json:
-            tell.listener = render.JsonLines(name, terminal).hear
         with _interruptible(tell):
-            result = command(app, folder, tell)
+            app, folder = _app()
+            name = app.name
+            if asked.json:
+                tell.listener = render.JsonLines(name, terminal).hear
+            if isinstance(asked.begun, Exception):
+                raise asked.begun
+            result = command(asked.begun or host.begin(_engine()), app, folder, tell)
     except (Exception, KeyboardInterrupt) as failed:
         if isinstance(failed, KeyboardInterrupt):
             error = _interrupted(tell)
@@ -638,7 +655,7 @@ def _with_lock(app: str, command: str, act: Callable[[Any], bool]) -> bool:
 
     tell = _teller(app)
     with _interruptible(tell):
-        ready = host.ensure(_engine(), tell.warn)
+        ready = host.ensure(host.begin(_engine()), tell.warn)
         try:
             lock.take(ready.session, app, command)
             return act(ready.session)

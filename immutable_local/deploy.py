@@ -33,7 +33,7 @@ from immutable_local.deployment import Deployment, Options, deployment
 from immutable_local.engine import Container, Engine
 from immutable_local.errors import NotFound, UsageError
 from immutable_local.events import Result, Teller
-from immutable_local.host import Host, attach
+from immutable_local.host import Begun, Host, attach, begin
 from immutable_local.network import app_network
 from immutable_local.observed import Live, Observed, observe
 from immutable_local.plan import Plan, decide
@@ -46,11 +46,12 @@ from immutable_local.who import Origin, commit, origin
 ENDED_BY_ANOTHER = "another command ended the watch, and what it found is its own to tell: see imm history"
 
 
-def up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -> Result:
+def up(begun: Begun, app: App, folder: Path, options: Options, tell: Teller) -> Result:
     """Build, start beside, check, flip, drain, retire. Raises ImmError; what was live is then still live."""
     # Other programs are asked while the engine is busy: docker's command lines take 50 ms, git even more.
     builder = ahead(image.buildkit_program)
-    with deployment(engine, app.name, "up", options, tell) as at:
+    engine = begun.engine
+    with deployment(begun, app.name, "up", options, tell) as at:
         secret.check_all_set(app, at.found.secrets)
         structure.check_claims(at.host, at.found, app)
         before = watch.begin(at, app.watch)
@@ -80,9 +81,9 @@ def up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -
             )
 
 
-def revert(engine: Engine, app: str, number: int | None, options: Options, keep: int, tell: Teller) -> Result:
+def revert(begun: Begun, app: str, number: int | None, options: Options, keep: int, tell: Teller) -> Result:
     """Make an earlier release live again, code and settings of then. No number: the one live before."""
-    with deployment(engine, app, "revert", options, tell) as at:
+    with deployment(begun, app, "revert", options, tell) as at:
         release = _earlier(at.found, number)
         secret.check_all_set(release.app, at.found.secrets)
         plan = decide(release, at.found)
@@ -116,14 +117,16 @@ def plan_up(engine: Engine, app: App, folder: Path, options: Options, tell: Tell
         return decide(asked, found), found
 
 
-def down(engine: Engine, app: str, options: Options, tell: Teller) -> Result:
+def down(begun: Begun, app: str, options: Options, tell: Teller) -> Result:
     """Take the app off this host: route first, then drained, then removed. Volumes and ledger stay."""
-    host = attach(engine)
-    if host is None and not engine.containers({label.APP: app, label.ROLE: "instance"}):
-        return Result("unchanged", seconds=tell.seconds)
-    if host is not None:
-        host.close()
-    with deployment(engine, app, "down", options, tell) as at:
+    engine = begun.engine
+    if begun.host is None:
+        host = attach(engine)
+        if host is None and not engine.containers({label.APP: app, label.ROLE: "instance"}):
+            return Result("unchanged", seconds=tell.seconds)
+        if host is not None:
+            host.close()
+    with deployment(begun, app, "down", options, tell) as at:
         found, session = at.found, at.host.session
         has_network = any(each.name == app_network(app) for each in engine.networks())
         if found.live is None and found.structure is None and not found.containers and not has_network:
@@ -159,9 +162,11 @@ def down(engine: Engine, app: str, options: Options, tell: Teller) -> Result:
 
 def prune_releases(engine: Engine, app: str, keep: int, options: Options, tell: Teller) -> list[int]:
     """Remove the releases that are too old to be kept; returns their numbers."""
-    with deployment(engine, app, "prune", options, tell) as at:
+    with deployment(begin(engine), app, "prune", options, tell) as at:
         with tell.step("prune"):
-            removed = prune.prune(engine, app, at.found.records, _live_number(at.found), keep)
+            found = at.found
+            live = _live_number(found)
+            removed = prune.prune(engine, app, found.sealed, found.unsealed, found.records, live, keep)
             if at.found.live is None:
                 structure.forget(at)
         at.host.session.ask("doing_clear", app=app)
@@ -225,11 +230,14 @@ def roll_out(
         was = at.found.live_release or release
         leaving = {name: slot for name, slot in _slots(before).items() if name in plan.leaving_late}
         drain.wait_until_idle(at.host, at.app, leaving, was.app.services, tell)
+    # An engine that has hundreds of images takes its time to list them: it does while the old instances end.
+    images = ahead(image.of_app, at.engine, at.app)
     with tell.step("retire"):
         old = [each for each in at.found.containers if each.name not in live.instances]
         _retire(at, old, {each.name: each for each in was.app.services})
     with tell.step("prune"):
-        prune.prune(at.engine, at.app, ledger.read(session, at.app), release.number, keep)
+        sealed, left = images()
+        prune.prune(at.engine, at.app, sealed, left, ledger.read(session, at.app), release.number, keep)
     session.ask("doing_clear", app=at.app)
     return _live(at, release, _remarks(at, plan))
 

@@ -18,7 +18,7 @@ from immutable_local.errors import (
     UsageError,
 )
 from immutable_local.events import Teller
-from immutable_local.host import Host, ensure
+from immutable_local.host import Begun, Host, ensure
 from immutable_local.observed import Observed, observe
 from immutable_local.sweep import record_live, sweep
 from immutable_local.undo import Undo
@@ -56,17 +56,15 @@ class Options:
 
 
 @contextmanager
-def deployment(
-    engine: Engine, app: str, command: str, options: Options, tell: Teller
-) -> Iterator[Deployment]:
+def deployment(begun: Begun, app: str, command: str, options: Options, tell: Teller) -> Iterator[Deployment]:
     """Lock, look, sweep: how every command that changes things begins; and how it ends when it fails."""
     with ExitStack() as ending:
         try:
             with tell.step("lock"):
-                host = ensure(engine, tell.warn)
+                host = ensure(begun, tell.warn)
                 ending.callback(host.close)
                 lock.take(host.session, app, command, options.wait)
-            at = Deployment(host, app, command, tell, observe(engine, host.session, app))
+            at = Deployment(host, app, command, tell, observe(begun.engine, host.session, app))
             with tell.step("sweep"):
                 at.found = sweep(host, at.found, command, tell)
         except ImmError as failed:

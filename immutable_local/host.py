@@ -77,6 +77,24 @@ class Host:
         self.session.close()
 
 
+@dataclass(frozen=True)
+class Begun:
+    """An engine that answers, who of imm's is there, and the host as it is; None where something must be done
+    first. Its session has only just begun: whoever has something else to do does it meanwhile."""
+
+    engine: Engine
+    listed: Sequence[Container]
+    host: Host | None
+
+
+def begin(engine: Engine) -> Begun:
+    """Look who is there, and let the sidecar's program start; changes nothing."""
+    listed = engine.containers({label.ROLE: ""})
+    found = _by_role(listed)
+    ready = _runs(found.get("proxy")) and _runs(found.get("sidecar"))
+    return Begun(engine, listed, _host(engine, found["proxy"], found["sidecar"]) if ready else None)
+
+
 def find(engine: Engine) -> dict[str, Container]:
     """The proxy's and the sidecar's containers, by role, running or not.
 
@@ -133,26 +151,28 @@ def look(engine: Engine) -> Host | None:
     return host
 
 
-def ensure(engine: Engine, report: Callable[[str], Any], change: Mapping[str, Any] | None = None) -> Host:
+def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any] | None = None) -> Host:
     """The host made ready: what is missing is made, what stopped is started.
 
     `change` holds fields of Asked to change; `report` is told of undo steps that fail. A proxy that was asked
     to run otherwise is replaced, its apps stay. Raises ImmError when a name or the port is taken, and then
     leaves nothing behind that wasn't there before.
     """
-    listed = engine.containers({label.ROLE: ""})
-    for each in listed:
+    engine = begun.engine
+    for each in begun.listed:
         # Those of an app are swept by whoever has its lock.
         if each.labels[label.ROLE] == "task" and label.APP not in each.labels and each.state == "created":
             engine.remove_never_started(each.id)
-    ready = _ready_already(engine, _by_role(listed), change or {})
+    found = _by_role(begun.listed)
+    ready = _ready_already(engine, found, begun.host or _attach(engine, found), change or {})
     if ready is not None:
         return ready
     python = image_for(engine, PYTHON_IMAGES)
     # Before there is a sidecar there is no lock of its: of several first deployments one makes the host.
     with ExitStack() as held:
         _hold_the_name(engine, python, held)
-        ready = _ready_already(engine, find(engine), change or {})
+        found = find(engine)
+        ready = _ready_already(engine, found, _attach(engine, found), change or {})
         if ready is not None:
             return ready
         with Undo(report) as undo:
@@ -237,9 +257,10 @@ def image_for(engine: Engine, candidates: Sequence[str]) -> str:
     return candidates[-1]
 
 
-def _ready_already(engine: Engine, found: Mapping[str, Container], change: Mapping[str, Any]) -> Host | None:
+def _ready_already(
+    engine: Engine, found: Mapping[str, Container], host: Host | None, change: Mapping[str, Any]
+) -> Host | None:
     """The host when nothing has to be made; its sidecar restarted when the proxy left it behind."""
-    host = _attach(engine, found)
     if host is None:
         return None
     # Out of its network nobody reaches it: it is made anew, as when it is to run otherwise.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from immutable_local import image
@@ -26,10 +26,15 @@ def too_old(
 
 
 def prune(
-    engine: Engine, app: str, records: Sequence[Mapping[str, Any]], live: int | None, keep: int
+    engine: Engine,
+    app: str,
+    sealed: Collection[int],
+    left: Collection[str],
+    records: Sequence[Mapping[str, Any]],
+    live: int | None,
+    keep: int,
 ) -> list[int]:
     """Remove the images of releases too old, and builds that became no release; returns the numbers."""
-    sealed, left = image.of_app(engine, app)
     removed = []
     for number in too_old(records, list(sealed), live, keep):
         if engine.remove_image(f"{image.repository(app)}:{number}"):

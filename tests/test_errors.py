@@ -168,13 +168,26 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("module", ["typer", "immutable_local.errors", "immutable_local.deploy", "docker"])
+@pytest.mark.parametrize("module", ["typer", "immutable_local.errors", "immutable_local.host", "docker"])
 def test_an_interruption_while_imm_is_loaded_is_told_like_any_other(module: str, folder: Path):
     """Before the command line is there, and in a command that imports what it needs."""
     done = happens("signal.raise_signal(signal.SIGINT)", module, ["up"], folder)
     assert done.returncode == 1, done
     assert "error: interrupted" in done.stderr and "next: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "revert", "down"])
+def test_a_mistake_in_imm_toml_is_told_before_an_engine_that_cannot_be_reached(command: str, folder: Path):
+    """Whoever reaches for the engine first, to lose no time, still tells first what the user can correct."""
+    (folder / "imm.toml").write_text('name = "shop"\n[services.web]\nprot = 8000\n')
+    done = imm([command, "--json"], folder)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["error"]["code"]) == (2, "config")
+    (folder / "imm.toml").write_text('name = "shop"\n[services.web]\nport = 8000\n')
+    done = imm([command, "--json"], folder)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["error"]["code"], told["app"]) == (4, "engine_unreachable", "shop")
 
 
 def test_what_imm_does_not_know_is_a_bug_with_a_hint_and_a_traceback_only_with_debug(folder: Path):
