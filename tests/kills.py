@@ -298,7 +298,7 @@ def check(host: Host, project: Project, live: int | None, version: str | None = 
         "home"
     ]
     green = [f"{name}.green" for name, each in named.items() if each["slot"] == "green"]
-    assert state["flags"] == (sorted(["alive", "release.json", *green]) if live else [])
+    assert state["flags"] == (sorted(["alive", "open", "release.json", *green]) if live else [])
     assert (state["structure"] is None) == (live is None)
     networks = host.engine.networks(filters={"label": f"imm.app={project.name}"})
     assert [each["Name"] for each in networks] == ([f"imm-app-{project.name}"] if live else [])

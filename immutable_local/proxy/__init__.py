@@ -13,6 +13,8 @@ from immutable_local.sidecar.session import Session
 
 KINDS = ("nginx", "traefik")
 CONFIRM_SECONDS = 15.0
+# Flag files of a generation: something is live; and no request waits.
+ALIVE, OPEN = "alive", "open"
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,16 @@ def choose(kind: str) -> Proxy:
 
         return Traefik()
     raise UsageError(f"--kind {kind}: imm knows {', '.join(KINDS)}", hint=f"choose one of {', '.join(KINDS)}")
+
+
+def flags(slots: Mapping[str, Slot], held: Collection[str]) -> list[str]:
+    """The files of a generation, whose names say what is live."""
+    return [
+        ALIVE,
+        *([] if held else [OPEN]),
+        *(f"{service}.green" for service, slot in slots.items() if slot == "green"),
+        *(f"{service}.held" for service in held),
+    ]
 
 
 def prove(session: Session, sock: str, flips: Sequence[Flip], unanswered: Sequence[int] = ()) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from immutable_local.engine import Engine
 from immutable_local.errors import ProxyError
-from immutable_local.proxy import Counts, Flip, prove
+from immutable_local.proxy import ALIVE, OPEN, Counts, Flip, flags, prove
 from immutable_local.routes import SLOTS, Side, Slot, Structure, other
 from immutable_local.sidecar.session import Session
 
@@ -38,12 +38,16 @@ LEAVING_SECONDS = KEEPALIVE_MIN_SECONDS + 1.5
 UPSTREAM_IDLE_SECONDS = 1
 # Where the sidecar counts; nothing listens there when it is gone, and then nothing is counted.
 COUNTER = "127.0.0.1:8096"
+# The file beside an app's live link that asks for it.
+COUNTED = "counted"
 PASSAGE = "127.0.0.1:8098"
 # Statuses that no server sends, for the way inside the proxy to where requests wait.
 HELD_STATUS = 470
 
 HEAD = """\
 worker_processes auto;
+# Each request looks at flag files: from here their paths are short.
+working_directory {proxy};
 error_log stderr warn;
 pid /tmp/nginx.pid;
 worker_rlimit_nofile 16384;
@@ -102,13 +106,12 @@ http {{
   # The port that the client named: this one is the container's, and published as another.
   map $http_host $imm_port {{ "~:(?<imm_named>[0-9]+)$" $imm_named; default 80; }}
   # Only on the private socket does the proxy say who answered.
-  map "$remote_addr $upstream_bytes_received" $imm_answered_by {{
-    # Of several instances tried, the last one; a refused connection brought no byte, and is nobody's answer.
-    "~^unix: (.*[ ,])?[1-9][0-9]*$" $upstream_addr;
-    default '';
-  }}
+  map $remote_addr $imm_answered_by {{ default ''; "unix:" $imm_by; }}
+  # Of several instances tried, the last one; a refused connection brought no byte, and is nobody's answer.
+  map $upstream_bytes_received $imm_by {{ default ''; "~^(.*[ ,])?[1-9][0-9]*$" $upstream_addr; }}
   # Counted while two releases serve: by slot, so that they can be compared.
-  map "$imm_counted $remote_addr" $imm_counts {{ default ''; "1 unix:" ''; ~^1 1; }}
+  map $imm_counted $imm_counts {{ default ''; 1 $imm_client; }}
+  map $remote_addr $imm_client {{ default 1; "unix:" ''; }}
   log_format imm_counts '$imm_key $status';
   # What is in flight, by slot: from a request's headers to its end, bodies still on their way included.
   limit_conn_zone $imm_key zone=in_flight:1m;
@@ -156,7 +159,7 @@ SERVER = """\
     listen {port}{default};
     listen unix:{proxy}/run/front.sock{default};
     server_name {names};
-    set $imm_key ''; set $imm_prefix ''; set $imm_counted '';
+    set $imm_key ''; set $imm_prefix ''; set $imm_counted ''; set $imm_looks '';
     access_log syslog:server={counter},nohostname,tag=imm imm_counts if=$imm_counts;
     add_header X-Imm-Upstream $imm_answered_by always;
 {errors}    location @imm_nobody {{
@@ -290,10 +293,7 @@ class Nginx:
         held: Collection[str],
         release: Mapping[str, Any],
     ) -> None:
-        flags = ["alive"]
-        flags += [f"{service}.green" for service, slot in slots.items() if slot == "green"]
-        flags += [f"{service}.held" for service in held]
-        session.ask("point", app=app, flags=flags, release=release)
+        session.ask("point", app=app, flags=flags(slots, held), release=release)
 
     def withdraw(self, session: Session, app: str) -> None:
         session.ask("unpoint", app=app)
@@ -381,7 +381,6 @@ def _server(
     domain: str | None, names: str, default: str, serving: Sequence[Structure], count: int
 ) -> tuple[str, str, int]:
     """One server block, with the maps it needs. `domain` None: whatever the one app of `serving` serves."""
-    slots = "".join(_slot_variables(structure) for structure in serving)
     routes = [
         _Route(structure.app, service, slot, side)
         for structure in serving
@@ -456,29 +455,41 @@ def _server(
         counter=COUNTER,
         default=default,
         names=names,
-        slots=slots,
+        slots=_slot_variables(serving),
         locations="".join([*locations, *holds]),
         errors=ERRORS,
     )
     return text, "".join(maps), count
 
 
-def _slot_variables(structure: Structure) -> str:
-    """Which slot serves, read from the live link for each request.
+def _slot_variables(serving: Sequence[Structure]) -> str:
+    """Which slots serve, read from the live links for each request.
 
-    `held` is looked at before the slot: a request that comes in the moment of a flip then either waits or
-    meets the slot of the new generation, never the old slot without the hold.
+    A look at a file is what costs most here, so an app that is live, and holds nothing, is known by one flag.
+    That, and `held`, is looked at before the slot: a request that comes in the moment of a flip then either
+    waits or meets the slot of the new generation, never the old slot without the hold.
     """
-    live = f"{PROXY}/apps/{structure.app}/live"
-    lines = [f"    if (-f {live}/counted) {{ set $imm_counted 1; }}\n"]
-    for service in sorted(structure.sides):
-        name = _variable(structure.app, service)
-        lines.append(
-            f"    set {name}__held ''; if (-f {live}/{service}.held) {{ set {name}__held 1; }}\n"
-            f"    set {name} blue; if (-f {live}/{service}.green) {{ set {name} green; }}"
-            f" if (!-f {live}/alive) {{ set {name} none; }}\n"
-        )
-    return "".join(lines)
+    if not serving:
+        return ""
+    lines = []
+    for structure in serving:
+        home = f"apps/{structure.app}"
+        lines.append(f"if (-f {home}/{COUNTED}) {{ set $imm_counted 1; }}")
+        lines.append(f"if (!-f {home}/live/{OPEN}) {{ set $imm_looks 1; }}")
+    services = [(each.app, service) for each in serving for service in sorted(each.sides)]
+    for app, service in services:
+        lines.append(f"set {_variable(app, service)}__held '';{_slot(app, service)}")
+    lines.append("if ($imm_looks = '') { break; }")
+    for app, service in services:
+        name, live = _variable(app, service), f"apps/{app}/live"
+        lines.append(f"if (-f {live}/{service}.held) {{ set {name}__held 1; }}{_slot(app, service)}")
+        lines.append(f"if (!-f {live}/{ALIVE}) {{ set {name} none; }}")
+    return "".join(f"    {line}\n" for line in lines)
+
+
+def _slot(app: str, service: str) -> str:
+    name = _variable(app, service)
+    return f" set {name} blue; if (-f apps/{app}/live/{service}.green) {{ set {name} green; }}"
 
 
 def _serving(path: str, routes: Sequence[_Route]) -> list[_Route]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from immutable_local.engine import Engine
 from immutable_local.errors import ProxyError
-from immutable_local.proxy import Counts, Flip, prove
+from immutable_local.proxy import Counts, Flip, flags, prove
 from immutable_local.routes import SLOTS, Side, Slot, Structure
 from immutable_local.sidecar.session import Session
 
@@ -139,10 +139,8 @@ class Traefik:
         # Which app answers for those who name no site doesn't change by a flip.
         ports = {service: session.ask("park_port", app=app, service=service) for service in held}
         content = _of_app(mine, slots, ports, _first(known) == app)
-        flags = ["alive", *(f"{service}.green" for service, slot in slots.items() if slot == "green")]
-        flags += [f"{service}.held" for service in held]
         files = {_file_of(app): content}
-        session.ask("point", app=app, flags=flags, release=release, folder=FOLDER, files=files)
+        session.ask("point", app=app, flags=flags(slots, held), release=release, folder=FOLDER, files=files)
         self._wait(session, app, content)
 
     def withdraw(self, session: Session, app: str) -> None:

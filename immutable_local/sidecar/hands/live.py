@@ -43,8 +43,6 @@ def point(
     numbers = [int(name[4:]) for name in os.listdir(home) if re.fullmatch(r"gen-\d+", name)]
     generation = max(numbers, default=0) + 1
     path = home / f"gen-{generation}"
-    if (home / "live" / COUNTED).exists():
-        flags = [*flags, COUNTED]
     try:
         path.mkdir()
         for flag in flags:
@@ -79,9 +77,9 @@ def unpoint(app: str, folder: str = "", files: list[str] | None = None) -> None:
 
 
 def count(app: str) -> None:
-    """Let the proxy count this app's answers until this session ends; new generations have the flag, too."""
+    """Let the proxy count this app's answers until this session ends."""
     need(f"app-{app}")
-    flag = PROXY / "apps" / named(app) / "live" / COUNTED
+    flag = PROXY / "apps" / named(app) / COUNTED
     until_the_end.add(flag)
     if flag.parent.is_dir():
         flag.touch()
