@@ -176,6 +176,10 @@ NOTHING: Mapping[str, Any] = {
 }
 
 
+def _state(session: Session | None, app: str) -> Mapping[str, Any]:
+    return dict(session.ask("app_state", app=app)) if session else NOTHING
+
+
 # What the engine's own builder runs an instruction like LABEL in: such a container never starts.
 NO_OPERATION = "#(nop)"
 
@@ -187,12 +191,13 @@ def _of_the_builder(container: Container) -> bool:
 
 def observe(engine: Engine, session: Session | None, app: str) -> Observed:
     """Look at an app. Without a session, on a host that has no proxy, only the engine is asked."""
-    # The engine first: a session that has just begun is busy with its own start meanwhile. A list of images
-    # takes an engine that has hundreds 25 ms.
+    # Side by side: a session that has just begun is busy with its own start, and a long history, many images
+    # and many containers take their time, each somewhere else.
+    state = ahead(_state, session, app)
     images = ahead(image.of_app, engine, app)
     everybody = engine.containers({label.ROLE: ""})
     containers = [each for each in everybody if each.labels.get(label.APP) == app]
-    told = session.ask("app_state", app=app) if session else NOTHING
+    told = state()
     sealed, unsealed = images()
     origin = told["origin"]
     live = Live.from_json(told["live"]) if told["live"] else None
