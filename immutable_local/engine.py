@@ -31,6 +31,8 @@ from immutable_local.errors import BuildFailed, EngineError, EngineRefused
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 REQUEST_SECONDS = 120
+# Docker 20.10's.
+OLDEST_API = "1.41"
 # Starting a container that was created takes under a second, some more on a busy host.
 ABANDONED_SECONDS = 10
 # Not 'unless-stopped': an engine that was killed stops, when it is started again, what still runs, and then
@@ -115,7 +117,7 @@ def disk_is_full(said: str) -> bool:
 
 
 def connect() -> Engine:
-    """The engine that DOCKER_HOST or the current docker context names, reached and asked for its version.
+    """The engine that DOCKER_HOST or the current docker context names, reached and asked which API it speaks.
 
     Raises EngineError when it can't be reached or refuses this user.
     """
@@ -126,10 +128,18 @@ def connect() -> Engine:
 
         local = "unix://" + tunnel.forward(host)
     try:
+        # The SDK would ask for the versions of all that the engine consists of, which takes 5 ms longer.
+        pinging = docker.APIClient(base_url=local, version=OLDEST_API, tls=tls, timeout=REQUEST_SECONDS)
+        answer = pinging.get(f"{pinging.base_url}/_ping", timeout=REQUEST_SECONDS)
+        answer.raise_for_status()
         client = docker.APIClient(
-            base_url=local, version="auto", tls=tls, timeout=REQUEST_SECONDS, num_pools=16
+            base_url=local,
+            version=answer.headers.get("Api-Version", OLDEST_API),
+            tls=tls,
+            timeout=REQUEST_SECONDS,
+            num_pools=16,
         )
-    except docker.errors.DockerException as failed:
+    except (docker.errors.DockerException, *CUT) as failed:
         raise _unreachable(failed, "answer", host) from failed
     return Engine(client, named=host, local=local)
 
