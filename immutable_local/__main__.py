@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 # What is imported stays: to look through it again and again while it is imported takes 15 ms.
 OBJECTS_UNTIL_LOOKED_THROUGH = 100_000
 # What these ask of the sidecar takes a while to be ready: it starts while the command line is loaded.
-DEPLOYING = {"up", "revert", "down"}
-HELP = {"-h", "--help", "--version"}
+WITH_A_SESSION = {"up", "revert", "down", "status", "history"}
+# `imm proxy up` may have to make what a session needs; who asks for help needs none.
+WITHOUT = {"proxy", "-h", "--help", "--version"}
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     gc.set_threshold(OBJECTS_UNTIL_LOOKED_THROUGH)
     words = set(sys.argv[1:])
     try:
-        begun = begin() if words & DEPLOYING and not words & HELP else None
+        begun = begin() if words & WITH_A_SESSION and not words & WITHOUT else None
         from immutable_local.cli import main as run
     except KeyboardInterrupt:
         sys.exit("error: interrupted; nothing was touched\n  next: run the command again")

@@ -217,7 +217,7 @@ def status() -> None:
     from immutable_local.status import of_app
 
     app, _ = _app()
-    told = of_app(_engine(), app)
+    told = of_app(_begun(), app)
     if asked.json:
         _print_json(told)
         return
@@ -251,7 +251,7 @@ def history() -> None:
     from immutable_local.status import records_of
 
     app, _ = _app()
-    records = records_of(_engine(), app.name)
+    records = records_of(_begun(), app.name)
     if asked.json:
         _print_json(records)
     elif not records:
@@ -353,7 +353,7 @@ def secret_list() -> None:
     from immutable_local.status import secrets_of
 
     app, _ = _app()
-    known = secrets_of(_engine(), app.name)
+    known = secrets_of(_begun(), app.name)
     wanted = sorted({name for service in app.services for name in service.secrets} - set(known))
     if asked.json:
         _print_json(
@@ -407,7 +407,7 @@ def proxy_up(
     wanted = host.checked({key: value for key, value in change.items() if value is not None})
     tell = _teller("")
     with _interruptible(tell):
-        ready = host.ensure(host.begin(_engine()), tell.warn, wanted)
+        ready = host.ensure(_begun(), tell.warn, wanted)
         ready.close()
     _tell_proxy(
         {
@@ -573,6 +573,15 @@ def _terminal() -> Terminal:
     return Terminal(quiet=asked.quiet, color=asked.color)
 
 
+def _begun() -> Begun:
+    """The host as it is. Raises what stands in the way of asking it."""
+    from immutable_local import host
+
+    if isinstance(asked.begun, Exception):
+        raise asked.begun
+    return asked.begun or host.begin(_engine())
+
+
 def _teller(app: str) -> Teller:
     from immutable_local.events import Teller
 
@@ -581,7 +590,7 @@ def _teller(app: str) -> Teller:
 
 def _deploy(command: Callable[[Begun, App, Path, Teller], Result]) -> None:
     """Run a deployment, showing its steps; its result is the last thing said, also of a wrong imm.toml."""
-    from immutable_local import host, render
+    from immutable_local import render
     from immutable_local.events import Result, Teller
 
     terminal = _terminal()
@@ -593,9 +602,7 @@ def _deploy(command: Callable[[Begun, App, Path, Teller], Result]) -> None:
             name = app.name
             if asked.json:
                 tell.listener = render.JsonLines(name, terminal).hear
-            if isinstance(asked.begun, Exception):
-                raise asked.begun
-            result = command(asked.begun or host.begin(_engine()), app, folder, tell)
+            result = command(_begun(), app, folder, tell)
     except (Exception, KeyboardInterrupt) as failed:
         if isinstance(failed, KeyboardInterrupt):
             error = _interrupted(tell)
@@ -655,7 +662,7 @@ def _with_lock(app: str, command: str, act: Callable[[Any], bool]) -> bool:
 
     tell = _teller(app)
     with _interruptible(tell):
-        ready = host.ensure(host.begin(_engine()), tell.warn)
+        ready = host.ensure(_begun(), tell.warn)
         try:
             lock.take(ready.session, app, command)
             return act(ready.session)

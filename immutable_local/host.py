@@ -135,14 +135,14 @@ def _attach(engine: Engine, found: Mapping[str, Container]) -> Host | None:
     return _host(engine, found["proxy"], sidecar)
 
 
-def look(engine: Engine) -> Host | None:
+def look(begun: Begun) -> Host | None:
     """The host as it is; None where imm has never been.
 
     Raises ProxyError when what imm keeps there can't be asked: that isn't the same as nothing.
     """
-    found = find(engine)
-    host = _attach(engine, found)
-    if host is None and (found or engine.volume(STATE_VOLUME) is not None):
+    found = _by_role(begun.listed)
+    host = begun.host or _attach(begun.engine, found)
+    if host is None and (found or begun.engine.volume(STATE_VOLUME) is not None):
         raise ProxyError(
             "imm's proxy or its sidecar doesn't run here: what is live and what happened can't be told",
             code="proxy_absent",

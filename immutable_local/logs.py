@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from immutable_local import labels as label
 from immutable_local.engine import Container, Engine
 from immutable_local.errors import NotFound
-from immutable_local.host import look
+from immutable_local.host import begin, look
 from immutable_local.observed import Observed, observe
 
 
@@ -21,7 +21,7 @@ def lines(
 
     Raises NotFound when there is no such log.
     """
-    host = look(engine)
+    host = look(begin(engine))
     if host is None:
         raise NotFound(f"{app} is not deployed on this host", hint="imm up deploys it")
     try:

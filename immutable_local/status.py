@@ -12,7 +12,7 @@ from immutable_local import labels as label
 from immutable_local.app import App
 from immutable_local.engine import Container, Engine
 from immutable_local.errors import ProxyError
-from immutable_local.host import Asked, Host, attach, find, look
+from immutable_local.host import Asked, Begun, Host, attach, find, look
 from immutable_local.instance import Instance
 from immutable_local.observed import Observed, observe
 from immutable_local.proxy import Counts
@@ -23,9 +23,9 @@ HEALTH_SECONDS = 2.0
 TRAFFIC_SECONDS = 1.0
 
 
-def of_app(engine: Engine, app: App) -> dict[str, Any]:
+def of_app(begun: Begun, app: App) -> dict[str, Any]:
     """The app's status; `live` is None when it isn't deployed."""
-    host = look(engine)
+    engine, host = begun.engine, look(begun)
     with ExitStack() as ending:
         if host is not None:
             ending.callback(host.close)
@@ -74,9 +74,9 @@ def of_proxy(engine: Engine) -> dict[str, Any]:
         return _proxy(proxy, host)
 
 
-def records_of(engine: Engine, app: str) -> list[dict[str, Any]]:
+def records_of(begun: Begun, app: str) -> list[dict[str, Any]]:
     """The app's history, oldest first; empty where imm has no state."""
-    host = look(engine)
+    host = look(begun)
     if host is None:
         return []
     with ExitStack() as ending:
@@ -84,9 +84,9 @@ def records_of(engine: Engine, app: str) -> list[dict[str, Any]]:
         return ledger.read(host.session, app)
 
 
-def secrets_of(engine: Engine, app: str) -> dict[str, Any]:
+def secrets_of(begun: Begun, app: str) -> dict[str, Any]:
     """Names of the app's secrets, and when each was last set."""
-    host = look(engine)
+    host = look(begun)
     if host is None:
         return {}
     with ExitStack() as ending:
