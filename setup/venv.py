@@ -83,7 +83,9 @@ def _make() -> None:
         packages.install("python3-venv")
     with step("making the virtual environment .venv"):
         shutil.rmtree(VENV, ignore_errors=True)
-        run([sys.executable, "-m", "venv", VENV], timeout=120)
+        # Not this program itself: where .venv is activated that has just gone.
+        python = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+        run([python, "-m", "venv", VENV], timeout=120)
 
 
 def _stamped(stamp: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from hypothesis import settings
 pytest.register_assert_rewrite("tests.host")
 
 from tests.host import ROOT, Host, Project  # noqa: E402
+
+# A shell that starts the tests in the background ignores Ctrl-C for all that they start, and some wait for it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples each time, and no deadline: a busy machine is no defect.
 settings.register_profile("imm", max_examples=60, deadline=None, derandomize=True)
