@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 # What pytest gets: make test ARGS="-k revert -x"
 ARGS ?=
-# The tests run in two lanes, one for each engine that they drive. LANES=0: one after another.
+# The tests run in two lanes, one for each engine that they drive. LANES=0: one after another, as --pdb needs it.
 LANES ?= 2
 
 help: ## this list

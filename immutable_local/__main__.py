@@ -7,37 +7,50 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from immutable_local.host import Begun
 
 # What is imported stays: to look through it again and again while it is imported takes 15 ms.
 OBJECTS_UNTIL_LOOKED_THROUGH = 100_000
 # What these ask of the sidecar takes a while to be ready: it starts while the command line is loaded.
-WITH_A_SESSION = {"up", "revert", "down", "status", "history"}
-# `imm proxy up` may have to make what a session needs; who asks for help needs none.
-WITHOUT = {"proxy", "-h", "--help", "--version"}
+WITH_A_SESSION = ("up", "revert", "down", "status", "history")
+HELP = ("-h", "--help", "--version")
+WITH_A_VALUE = ("-f", "--file")
 
 
 def main() -> None:
     """Load the command line and run it."""
     gc.set_threshold(OBJECTS_UNTIL_LOOKED_THROUGH)
-    words = set(sys.argv[1:])
+    words = sys.argv[1:]
     try:
-        begun = begin() if words & WITH_A_SESSION and not words & WITHOUT else None
+        begun = begin() if command(words) in WITH_A_SESSION and not set(words) & set(HELP) else None
         from immutable_local.cli import main as run
     except KeyboardInterrupt:
         sys.exit("error: interrupted; nothing was touched\n  next: run the command again")
     run(begun)
 
 
-def begin() -> Begun | Exception:
-    """The host, or what stands in its way: that is told after what is wrong with the command or imm.toml."""
-    try:
-        from immutable_local import host
-        from immutable_local.engine import connect
+def command(words: list[str]) -> str | None:
+    """The first word that is no option; whether it is a command, and all is well with it, is asked later."""
+    before = ""
+    for word in words:
+        if not word.startswith("-") and before not in WITH_A_VALUE:
+            return word
+        before = word
+    return None
 
+
+def begin() -> Callable[[], Begun]:
+    """Reach for the host, and go on: what the user can correct at once is told first."""
+    from immutable_local import host
+    from immutable_local.engine import connect
+    from immutable_local.unbroken import ahead
+
+    def reach() -> Begun:
         return host.begin(connect())
-    except Exception as unreachable:
-        return unreachable
+
+    return ahead(reach)
 
 
 if __name__ == "__main__":

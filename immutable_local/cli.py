@@ -62,7 +62,7 @@ class Globals:
     quiet: bool = False
     color: bool | None = None
     debug: bool = False
-    begun: Begun | Exception | None = None
+    begun: Callable[[], Begun] | None = None
 
 
 asked = Globals()
@@ -452,7 +452,7 @@ def proxy_down(
         )
 
 
-def main(begun: Begun | Exception | None = None) -> NoReturn:
+def main(begun: Callable[[], Begun] | None = None) -> NoReturn:
     """Everything that leaves here is an exit code of the contract's. `begun`: the host, if it was begun."""
     asked.begun = begun
     _open_streams()
@@ -577,9 +577,7 @@ def _begun() -> Begun:
     """The host as it is. Raises what stands in the way of asking it."""
     from immutable_local import host
 
-    if isinstance(asked.begun, Exception):
-        raise asked.begun
-    return asked.begun or host.begin(_engine())
+    return asked.begun() if asked.begun else host.begin(_engine())
 
 
 def _teller(app: str) -> Teller:

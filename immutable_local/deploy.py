@@ -144,7 +144,9 @@ def down(begun: Begun, app: str, options: Options, tell: Teller) -> Result:
             with tell.step("record"):
 
                 def no_return() -> None:
-                    ledger.append(session, app, "down", release=live, seconds=tell.seconds)
+                    # An earlier one that was interrupted after this is only brought to its end.
+                    if live is not None:
+                        ledger.append(session, app, "down", release=live, seconds=tell.seconds)
                     undo.keep()
                     tell.reached = f"{app} is off this host"
 

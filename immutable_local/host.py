@@ -140,7 +140,7 @@ def look(begun: Begun) -> Host | None:
 
     Raises ProxyError when what imm keeps there can't be asked: that isn't the same as nothing.
     """
-    found = _by_role(begun.listed)
+    found = _by_role(begun.listed) if begun.host else find(begun.engine)
     host = begun.host or _attach(begun.engine, found)
     if host is None and (found or begun.engine.volume(STATE_VOLUME) is not None):
         raise ProxyError(
@@ -163,7 +163,8 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
         # Those of an app are swept by whoever has its lock.
         if each.labels[label.ROLE] == "task" and label.APP not in each.labels and each.state == "created":
             engine.remove_never_started(each.id)
-    found = _by_role(begun.listed)
+    # What has to be brought back may have been meanwhile, by somebody who is at work with it.
+    found = _by_role(begun.listed) if begun.host else find(engine)
     ready = _ready_already(engine, found, begun.host or _attach(engine, found), change or {})
     if ready is not None:
         return ready

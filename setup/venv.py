@@ -83,8 +83,10 @@ def _make() -> None:
         packages.install("python3-venv")
     with step("making the virtual environment .venv"):
         shutil.rmtree(VENV, ignore_errors=True)
-        # Not this program itself: where .venv is activated that has just gone.
-        python = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+        python = Path(sys.executable)
+        if not python.exists():
+            # .venv is activated, and was this program's own.
+            python = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
         run([python, "-m", "venv", VENV], timeout=120)
 
 

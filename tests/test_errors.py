@@ -10,6 +10,8 @@ import os
 import re
 import resource
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -188,6 +190,37 @@ def test_a_mistake_in_imm_toml_is_told_before_an_engine_that_cannot_be_reached(c
     done = imm([command, "--json"], folder)
     told = json.loads(done.stdout)
     assert (done.returncode, told["error"]["code"], told["app"]) == (4, "engine_unreachable", "shop")
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM], ids=lambda which: which.name)
+def test_an_interruption_while_an_engine_keeps_silent_is_told_like_any_other(
+    which: signal.Signals, folder: Path
+):
+    """It accepts, and says nothing; when imm has read imm.toml it waits for it."""
+    written = (folder / "imm.toml").read_text()
+    (folder / "imm.toml").unlink()
+    os.mkfifo(folder / "imm.toml")
+    with socket.create_server(("127.0.0.1", 0)) as engine:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "immutable_local", "up", "--json"],
+            cwd=folder,
+            env={**os.environ, "DOCKER_HOST": f"tcp://127.0.0.1:{engine.getsockname()[1]}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            asked, _ = engine.accept()
+            with asked:
+                (folder / "imm.toml").write_text(written)
+                running.send_signal(which)
+                stdout, stderr = running.communicate(timeout=60)
+        finally:
+            running.kill()
+            running.wait()
+    told = json.loads(stdout)
+    assert (running.returncode, told["error"]["code"]) == (1, "interrupted"), stderr
+    assert "Traceback" not in stderr
 
 
 def test_what_imm_does_not_know_is_a_bug_with_a_hint_and_a_traceback_only_with_debug(folder: Path):

@@ -311,6 +311,20 @@ class TestWhatKillsFound:
         told = [each["event"] for each in state["records"] if each["event"] in ("went_live", "down")]
         assert told[-3:] == ["went_live", "down", "went_live"]
 
+    def test_down_that_is_brought_to_its_end_by_another_one_is_told_once(self, many: Subject):
+        """Interrupted when it had taken the app off, and only cleared up."""
+        many.next_version()
+        live = many.deploy()
+        with command(many.host, many.app, "down") as running:
+            assert running.begun("retire"), running
+            running.send(Signals.SIGINT)
+            running.ended()
+        many.host.imm(many.app, "down")
+        state = check(many.host, many.app, None)
+        told = [(each["event"], each["release"]) for each in state["records"]]
+        assert told.count(("down", live)) == 1
+        assert ("down", None) not in told
+
     def test_down_that_was_killed_after_the_flip_is_recorded_by_the_next_command(self, many: Subject):
         """And the network goes with it, whatever command comes next."""
         many.next_version()

@@ -131,6 +131,18 @@ class TestOnAHost:
         assert shared.get("/version", healthy) == "third"
         assert len(shared.instances(healthy)) == 1
 
+    def test_a_watch_that_follows_another_one_counts_too(self, shared: Host, healthy: Project):
+        """The client that watched first ends while the second one counts."""
+        with shared.begun(healthy.version("second"), "up", step="watch") as first:
+            healthy.set(release={"watch": "6s"})
+            with shared.begun(healthy.version("third"), "up", step="watch") as second:
+                assert "ended the watch" in first.ends().result["remarks"][0]
+                told = [shared.get("/version", healthy) for _ in range(3)]
+                counted = shared.status(healthy)["traffic"]
+                second.ends()
+        assert told == ["third"] * 3
+        assert len(counted) == 2
+
     def test_a_revert_during_the_watch_goes_back_at_once(self, shared: Host, healthy: Project):
         with shared.begun(healthy.version("disliked"), "up", step="watch") as running:
             shared.revert(healthy)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import importlib
 import json
 import os
@@ -96,9 +97,10 @@ def answer(request: dict[str, Any]) -> None:
 
 def end(code: int) -> None:
     """End this session. No write is waited for: each is whole or not at all."""
-    for flag in list(until_the_end):
-        # Nobody reads what they count any more, and it costs each request a little.
+    for flag, file in list(until_the_end.items()):
+        # When nobody reads what is counted any more: it costs each request a little.
         with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             flag.unlink()
     os._exit(code)
 

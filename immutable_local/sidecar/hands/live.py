@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 
@@ -23,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-COUNTED = "counted"
+COUNTED, OPEN = "counted", "open"
 
 
 def point(
@@ -69,6 +70,11 @@ def unpoint(app: str, folder: str = "", files: list[str] | None = None) -> None:
     """Nothing of this app is live any more, and the proxy's files that say so go."""
     need(f"app-{app}")
     home = PROXY / "apps" / named(app)
+    if home.is_dir():
+        # A request just being looked at must not take a slot's missing flag for the other slot: from here on
+        # all is looked at, and until the link goes there is as much time as a write to the disk takes.
+        (home / "live" / OPEN).unlink(missing_ok=True)
+        sync_folder(home)
     (home / "live").unlink(missing_ok=True)
     for name in files or []:
         (PROXY / named(folder) / named(name)).unlink(missing_ok=True)
@@ -80,9 +86,11 @@ def count(app: str) -> None:
     """Let the proxy count this app's answers until this session ends."""
     need(f"app-{app}")
     flag = PROXY / "apps" / named(app) / COUNTED
-    until_the_end.add(flag)
     if flag.parent.is_dir():
-        flag.touch()
+        # Another session may count, too, and end before this one: the flag goes with the last.
+        file = open(flag, "a")  # noqa: SIM115 (until the session ends)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        until_the_end[flag] = file
 
 
 def structure_write(app: str, told: dict[str, Any]) -> None:
