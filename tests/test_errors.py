@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 
 from immutable_local import cli, errors
 from immutable_local.sidecar.session import Session, _refused
+from immutable_local.wait import until
 from tests.host import HEALTHCHECK, ROOT, Host, Project
 
 PAGE = (ROOT / "docs" / "errors.md").read_text()
@@ -192,14 +194,18 @@ def test_a_mistake_in_imm_toml_is_told_before_an_engine_that_cannot_be_reached(c
     assert (done.returncode, told["error"]["code"], told["app"]) == (4, "engine_unreachable", "shop")
 
 
+def listens_to(process: int, which: signal.Signals) -> bool | None:
+    """Whether a process has a handler of its own for a signal: True, or None for not yet."""
+    told = Path(f"/proc/{process}/status").read_text()
+    caught = int(re.search(r"^SigCgt:\t([0-9a-f]+)$", told, re.MULTILINE)[1], 16)
+    return bool(caught >> (which - 1) & 1) or None
+
+
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM], ids=lambda which: which.name)
 def test_an_interruption_while_an_engine_keeps_silent_is_told_like_any_other(
     which: signal.Signals, folder: Path
 ):
-    """It accepts, and says nothing; when imm has read imm.toml it waits for it."""
-    written = (folder / "imm.toml").read_text()
-    (folder / "imm.toml").unlink()
-    os.mkfifo(folder / "imm.toml")
+    """It accepts, and says nothing: imm waits for it."""
     with socket.create_server(("127.0.0.1", 0)) as engine:
         running = subprocess.Popen(
             [sys.executable, "-m", "immutable_local", "up", "--json"],
@@ -212,7 +218,7 @@ def test_an_interruption_while_an_engine_keeps_silent_is_told_like_any_other(
         try:
             asked, _ = engine.accept()
             with asked:
-                (folder / "imm.toml").write_text(written)
+                assert until(partial(listens_to, running.pid, signal.SIGTERM), 60.0, pause=0.01)
                 running.send_signal(which)
                 stdout, stderr = running.communicate(timeout=60)
         finally:
