@@ -118,21 +118,31 @@ def attach(engine: Engine) -> Host | None:
     A sidecar that stopped is started, and nothing else: an engine that is restarted may try it before the
     proxy runs, and then leaves it stopped.
     """
-    return _attach(engine, find(engine))
+    return _attached(engine)[1]
 
 
-def _attach(engine: Engine, found: Mapping[str, Container]) -> Host | None:
+def _attached(engine: Engine) -> tuple[Mapping[str, Container], Host | None]:
+    """Who is there now, and `attach`."""
+    found = find(engine)
     # One that was created and never started may not be all there: it is made anew.
     sidecar = found.get("sidecar")
     if not _runs(found.get("proxy")) or sidecar is None or sidecar.state == "created":
-        return None
+        return found, None
     if not sidecar.running:
         try:
             engine.restart(sidecar.id, grace=0)
         except EngineRefused:
             # The proxy that it belonged to is gone.
-            return None
-    return _host(engine, found["proxy"], sidecar)
+            return found, None
+    return found, _host(engine, found["proxy"], sidecar)
+
+
+def _begun_or_attached(begun: Begun) -> tuple[Mapping[str, Container], Host | None]:
+    """Who is there, and the host. What has to be brought back may have been meanwhile, by somebody who is at
+    work with it: only then all is listed anew."""
+    if begun.host is None:
+        return _attached(begun.engine)
+    return _by_role(begun.listed), begun.host
 
 
 def look(begun: Begun) -> Host | None:
@@ -140,8 +150,7 @@ def look(begun: Begun) -> Host | None:
 
     Raises ProxyError when what imm keeps there can't be asked: that isn't the same as nothing.
     """
-    found = _by_role(begun.listed) if begun.host else find(begun.engine)
-    host = begun.host or _attach(begun.engine, found)
+    found, host = _begun_or_attached(begun)
     if host is None and (found or begun.engine.volume(STATE_VOLUME) is not None):
         raise ProxyError(
             "imm's proxy or its sidecar doesn't run here: what is live and what happened can't be told",
@@ -163,17 +172,14 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
         # Those of an app are swept by whoever has its lock.
         if each.labels[label.ROLE] == "task" and label.APP not in each.labels and each.state == "created":
             engine.remove_never_started(each.id)
-    # What has to be brought back may have been meanwhile, by somebody who is at work with it.
-    found = _by_role(begun.listed) if begun.host else find(engine)
-    ready = _ready_already(engine, found, begun.host or _attach(engine, found), change or {})
+    ready = _ready_already(engine, *_begun_or_attached(begun), change or {})
     if ready is not None:
         return ready
     python = image_for(engine, PYTHON_IMAGES)
     # Before there is a sidecar there is no lock of its: of several first deployments one makes the host.
     with ExitStack() as held:
         _hold_the_name(engine, python, held)
-        found = find(engine)
-        ready = _ready_already(engine, found, _attach(engine, found), change or {})
+        ready = _ready_already(engine, *_attached(engine), change or {})
         if ready is not None:
             return ready
         with Undo(report) as undo:

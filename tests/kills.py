@@ -246,6 +246,17 @@ def command(host: Host, project: Project, *words: str) -> Iterator[Command]:
         running.process.wait(timeout=10)
 
 
+def struck(
+    host: Host, project: Project, *words: str, at: str, which: Signals = Signals.SIGKILL, delay: float = 0.0
+) -> Outcome:
+    """A command that gets a signal `delay` seconds after a step began; how it ended."""
+    with command(host, project, *words) as running:
+        assert running.begun(at), running
+        time.sleep(delay)
+        running.send(which)
+        return running.ended()
+
+
 # Now and then the engine loses what a command printed that ended at once.
 LOST_OUTPUT_TRIES = 3
 

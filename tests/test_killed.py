@@ -39,6 +39,7 @@ from tests.kills import (  # noqa: E402
     command,
     live_number,
     look,
+    struck,
     while_pruning,
 )
 
@@ -269,10 +270,7 @@ class TestWhatKillsFound:
             slow = beside.submit(many.host.ask, "/slow?4", many.app)
             time.sleep(0.3)
             many.next_version()
-            with command(many.host, many.app, "up") as running:
-                assert running.begun("drain"), running
-                running.send(Signals.SIGKILL)
-                running.ended()
+            struck(many.host, many.app, "up", at="drain")
             many.host.up(many.app)
             answer = slow.result()
         assert (answer.status, answer.text) == (200, was)
@@ -285,11 +283,7 @@ class TestWhatKillsFound:
         version = slow_to_stop.next_version()
         live = slow_to_stop.deploy()
         app.version("another")
-        with command(host, app, "up") as running:
-            assert running.begun("stop_old"), running
-            time.sleep(0.2)
-            running.send(which)
-            running.ended()
+        struck(host, app, "up", at="stop_old", which=which, delay=0.2)
         app.version(version)
         result = host.up(app).result
         assert (result["outcome"], result["release"]) == ("unchanged", live)
@@ -302,10 +296,7 @@ class TestWhatKillsFound:
         many.next_version()
         live = many.deploy()
         many.host.imm(many.app, "down")
-        with command(many.host, many.app, "up") as running:
-            assert running.begun("record"), running
-            running.send(Signals.SIGKILL)
-            running.ended()
+        struck(many.host, many.app, "up", at="record")
         many.host.imm(many.app, "prune")
         state = check(many.host, many.app, live)
         told = [each["event"] for each in state["records"] if each["event"] in ("went_live", "down")]
@@ -315,10 +306,7 @@ class TestWhatKillsFound:
         """Interrupted when it had taken the app off, and only cleared up."""
         many.next_version()
         live = many.deploy()
-        with command(many.host, many.app, "down") as running:
-            assert running.begun("retire"), running
-            running.send(Signals.SIGINT)
-            running.ended()
+        struck(many.host, many.app, "down", at="retire", which=Signals.SIGINT)
         many.host.imm(many.app, "down")
         state = check(many.host, many.app, None)
         told = [(each["event"], each["release"]) for each in state["records"]]
@@ -329,11 +317,7 @@ class TestWhatKillsFound:
         """And the network goes with it, whatever command comes next."""
         many.next_version()
         many.deploy()
-        with command(many.host, many.app, "down") as running:
-            assert running.begun("flip"), running
-            time.sleep(0.05)
-            running.send(Signals.SIGKILL)
-            running.ended()
+        struck(many.host, many.app, "down", at="flip", delay=0.05)
         survivor = live_number(look(many.host, many.app))
         many.host.imm(many.app, "prune")
         check(many.host, many.app, survivor)
@@ -346,11 +330,7 @@ class TestWhatKillsFound:
         # It boots when it is let go, which it never is: the kill can't come too late.
         many.app.version("another", behave="wait")
         for step, delay in (("check_health", 0.0), ("sweep", 0.05)):
-            with command(many.host, many.app, "up") as running:
-                assert running.begun(step), running
-                time.sleep(delay)
-                running.send(Signals.SIGKILL)
-                running.ended()
+            struck(many.host, many.app, "up", at=step, delay=delay)
         many.app.version(version, environment=None)
         assert many.host.up(many.app).result["outcome"] == "unchanged"
         state = check(many.host, many.app, live, version)
@@ -364,11 +344,7 @@ class TestWhatKillsFound:
         for _ in range(10 if SOAK else 2):
             subject = Subject(host, "many")
             subject.next_version()
-            with command(host, subject.app, "up") as running:
-                assert running.begun("start"), running
-                time.sleep(choice.uniform(0.0, 0.6))
-                running.send(Signals.SIGKILL)
-                running.ended()
+            struck(host, subject.app, "up", at="start", delay=choice.uniform(0.0, 0.6))
             release = host.up(subject.app).result["release"]
             check(host, subject.app, release, (subject.app.folder / "VERSION").read_text())
 
@@ -378,11 +354,7 @@ class TestWhatKillsFound:
             subject = Subject(host, "many")
             subject.next_version()
             nothing = subject.holdings()
-            with command(host, subject.app, "up") as running:
-                assert running.begun("start"), running
-                time.sleep(choice.uniform(0.0, 0.3))
-                running.send(which)
-                ended = running.ended()
+            ended = struck(host, subject.app, "up", at="start", which=which, delay=choice.uniform(0.0, 0.3))
             if ended.code == 0:
                 continue
             assert (ended.code, ended.error["code"]) == (1, "interrupted")
