@@ -18,11 +18,16 @@ from immutable_local.errors import (
     UsageError,
 )
 from immutable_local.events import Teller
-from immutable_local.host import Begun, Host, ensure
+from immutable_local.host import Begun, Host, begin, ensure
 from immutable_local.observed import Observed, observe
 from immutable_local.sweep import record_live, sweep
 from immutable_local.undo import Undo
+from immutable_local.wait import until
 from immutable_local.who import who
+
+# How long a host that went away in the middle of a command is waited for.
+RETURN_SECONDS = 20.0
+RETURN_PAUSE_SECONDS = 0.2
 
 
 @dataclass
@@ -76,12 +81,65 @@ def deployment(begun: Begun, app: str, command: str, options: Options, tell: Tel
         try:
             yield at
         except BaseException as failed:
+            if _gone(at, failed):
+                put_right(at, failed)
+            else:
+                with Undo(tell.warn) as recording:
+                    recording.by(record_failure, at, failed)
+                    recording.by(clear_images, at)
             if isinstance(failed, ImmError) and not failed.still:
                 failed.still = tell.reached or at.still
-            with Undo(tell.warn) as recording:
-                recording.by(record_failure, at, failed)
-                recording.by(clear_images, at)
             raise
+
+
+def put_right(at: Deployment, failed: BaseException) -> None:
+    """The host went away in the middle of a command: do what the next one would begin with.
+
+    Nobody else would, and requests to a service with one writer would wait for it. A host that is restarted
+    comes back in a few seconds; after RETURN_SECONDS it is left to the next command.
+    """
+    at.host.close()
+    at.tell.note(f"waiting for the host to come back, {RETURN_SECONDS:.0f} s at most", "waiting")
+    try:
+        found = until(lambda: _swept(at), RETURN_SECONDS, RETURN_PAUSE_SECONDS)
+        if found is None:
+            # One that isn't there yet refuses in many ways: the last one is told.
+            found = _sweep_anew(at)
+    except ImmError as again:
+        at.tell.warn(f"{again.message}; what this command left is swept by the next one")
+        return
+    if found.live is not None and isinstance(failed, ImmError):
+        was = at.found.live.release if at.found.live else None
+        number = found.live.release
+        failed.still = f"release {number} is {'still ' if number == was else ''}live"
+        failed.hint = "run the command again: what this one left is swept"
+
+
+def _gone(at: Deployment, failed: BaseException) -> bool:
+    """Whether the session ended, the engine can't be reached, or the proxy left the sidecar behind."""
+    if isinstance(failed, EngineError | SessionLost):
+        return True
+    try:
+        return not at.host.session.ask("hello")["interfaces"]
+    except ImmError:
+        return True
+
+
+def _swept(at: Deployment) -> Observed | None:
+    """What a sweep left; None when the host isn't there yet, or went away again."""
+    try:
+        return _sweep_anew(at)
+    except (EngineError, EngineRefused, SessionLost):
+        return None
+
+
+def _sweep_anew(at: Deployment) -> Observed:
+    host = ensure(begin(at.engine), at.tell.warn)
+    try:
+        lock.take(host.session, at.app, at.command)
+        return sweep(host, observe(at.engine, host.session, at.app), at.command, at.tell)
+    finally:
+        host.close()
 
 
 def doing(at: Deployment, step: str) -> None:

@@ -117,11 +117,11 @@ def let_go(host: Host, observed: Observed, live: Live, tell: Teller) -> None:
         instances = [_instance(release, observed, live, each) for each in stopped]
         try:
             health.wait_until_healthy(host.engine, host.session, instances, tell, what, "")
-        finally:
-            # Healthy or not, nobody waits any longer.
+        except (EngineRefused, Unhealthy):
+            # Not healthy, and nobody waits any longer. Where nobody can tell, requests wait for who can.
             _let_pass(host, observed, live)
-    else:
-        _let_pass(host, observed, live)
+            raise
+    _let_pass(host, observed, live)
 
 
 def _let_pass(host: Host, observed: Observed, live: Live) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from immutable_local.errors import ImmError
+from immutable_local.errors import EngineError, ImmError, SessionLost
 
 
 class Undo:
@@ -46,4 +46,7 @@ class Undo:
         except ImmError as failed:
             if decisive:
                 self._steps.pop_all()
-            self._report(f"while undoing ({step.__name__}): {failed.message}; the next command finishes it")
+            # Where the host went away each step meets that: it is put right, or told, as a whole.
+            if not isinstance(failed, EngineError | SessionLost):
+                told = f"while undoing ({step.__name__}): {failed.message}; the next command finishes it"
+                self._report(told)

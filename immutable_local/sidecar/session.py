@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from immutable_local.engine import FREE_SPACE, Engine
-from immutable_local.errors import ImmError, Locked, ProxyError, SessionLost
+from immutable_local.errors import ImmError, Locked, SessionLost
 from immutable_local.sidecar.hands.start import START, packed
 
 HEARTBEAT_SECONDS = 2.0
@@ -193,7 +193,7 @@ def _refused(told: Mapping[str, Any]) -> ImmError:
             hint="move that file away (docker exec imm-sidecar ...), then run the command again",
         )
     if kind == "left_behind":
-        return ProxyError(
+        return SessionLost(
             "the proxy was restarted meanwhile, and the sidecar doesn't see its networks any more",
             hint="run the command again: it first brings the sidecar back",
         )

@@ -113,8 +113,8 @@ def alone(stage: Scene) -> Scene:
 
 @pytest.mark.parametrize("fault", [PROXY_KILLED, SIDECAR_KILLED, ENGINE_KILLED], ids=str)
 def test_a_fault_while_one_writer_is_replaced_tells_clients_to_come_again(alone: Scene, fault: Fault):
-    """The old instance has stopped. 503 with Retry-After, never a bare error, until it or the new one serves;
-    nothing that was written is lost."""
+    """The old instance has stopped. 503 with Retry-After, never a bare error, until it or the new one serves,
+    which needs no other command; nothing that was written is lost."""
     alone.settle()
     assert alone.host.get(f"/write?/data/log={alone.live}.", alone.app) == "written"
     statuses = set()
@@ -134,7 +134,7 @@ def test_a_fault_while_one_writer_is_replaced_tells_clients_to_come_again(alone:
         assert until(answers, RETURN_SECONDS, pause=0.05)
 
     written = alone.host.get("/read?/data/log", alone.app).split()[-1]
-    alone.suffer(Fault(fault.name, strike, heals=False), "start")
+    alone.suffer(Fault(fault.name, strike), "start")
     known = {(200, False), (503, True)}
     if alone.kind == "traefik" and fault is SIDECAR_KILLED:
         # It has no page of its own, and the one of the sidecar's is gone.

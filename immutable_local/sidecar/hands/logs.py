@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
 from immutable_local.sidecar.hands.ground import STATE, named, write_whole
 from immutable_local.sidecar.hands.locks import need
 
@@ -15,15 +18,19 @@ def log_keep(app: str, name: str, content: str) -> None:
     need(f"app-{app}")
     folder = STATE / "logs" / named(app)
     write_whole(folder / f"{named(name)}.log", base64.b64decode(content))
-    kept = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)
-    for path in kept[:-KEPT_LOGS]:
-        path.unlink(missing_ok=True)
+    for each in log_list(app)[:-KEPT_LOGS]:
+        (folder / f"{each}.log").unlink(missing_ok=True)
 
 
 def log_list(app: str) -> list[str]:
-    folder = STATE / "logs" / named(app)
-    kept = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns) if folder.is_dir() else []
-    return [path.stem for path in kept]
+    """Whose logs are kept, the oldest first; others may keep theirs meanwhile, and remove old ones."""
+    kept = []
+    with suppress(FileNotFoundError), os.scandir(STATE / "logs" / named(app)) as entries:
+        for each in entries:
+            with suppress(FileNotFoundError):
+                if each.name.endswith(".log") and not each.name.startswith("."):
+                    kept.append((each.stat().st_mtime_ns, each.name.removesuffix(".log")))
+    return [name for _, name in sorted(kept)]
 
 
 def log_read(app: str, name: str) -> str | None:
