@@ -28,6 +28,7 @@ from immutable_local.who import who
 # How long a host that went away in the middle of a command is waited for.
 RETURN_SECONDS = 20.0
 RETURN_PAUSE_SECONDS = 0.2
+OWN_LOCK_SECONDS = 12.0
 
 
 @dataclass
@@ -136,7 +137,8 @@ def _swept(at: Deployment) -> Observed | None:
 def _sweep_anew(at: Deployment) -> Observed:
     host = ensure(begin(at.engine), at.tell.warn)
     try:
-        lock.take(host.session, at.app, at.command)
+        # This command's own session, if the sidecar is still at something of its, lets go of it soon.
+        lock.take(host.session, at.app, at.command, OWN_LOCK_SECONDS)
         return sweep(host, observe(at.engine, host.session, at.app), at.command, at.tell)
     finally:
         host.close()

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import tarfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from docker.types import Mount as DockerMount
 
 from immutable_local import labels as label
 from immutable_local.errors import BuildFailed, EngineError, EngineRefused
+from immutable_local.wait import until
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 REQUEST_SECONDS = 120
@@ -35,6 +35,8 @@ REQUEST_SECONDS = 120
 OLDEST_API = "1.41"
 # Starting a container that was created takes under a second, some more on a busy host.
 ABANDONED_SECONDS = 10
+# A removal that is under way takes so long at most, or doesn't go on.
+REMOVED_SECONDS = 5.0
 # Not 'unless-stopped': an engine that was killed stops, when it is started again, what still runs, and then
 # takes it for stopped by hand.
 KEPT_RUNNING = {"Name": "always"}
@@ -260,9 +262,11 @@ class Engine:
             with asking_docker_to(f"remove {container}"):
                 self.client.remove_container(container, force=True, v=True)
         except EngineRefused as refused:
-            # 409: its removal is already under way.
             if refused.status not in (404, 409):
                 raise
+            if refused.status == 409:
+                # Its removal is already under way.
+                until(lambda: True if self.find(container) is None else None, REMOVED_SECONDS, pause=0.02)
 
     def put(self, container: str, folder: str, files: Sequence[tuple[tarfile.TarInfo, bytes]]) -> None:
         """Write files into a container's folder; in one that never started this reaches its volumes too."""
@@ -339,31 +343,27 @@ class Engine:
             self.remove(container)
 
     @contextmanager
-    def name_held(self, name: str, image: str, seconds: float) -> Iterator[None]:
+    def name_held(self, name: str, image: str) -> Iterator[None]:
         """Hold a container's name, as only one can at a time; it is free again when this process ends.
 
         The container reads its standard input, which this connection feeds: without it the container ends and
-        is removed. Raises EngineRefused (409) when somebody else still holds the name after `seconds`.
+        is removed. Raises EngineRefused (409) while somebody else holds the name.
         """
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                with asking_docker_to(f"create {name}"):
-                    made = self.client.create_container(
-                        image,
-                        ["cat"],
-                        name=name,
-                        entrypoint=[],
-                        stdin_open=True,
-                        labels={label.ROLE: "task"},
-                        host_config=self.client.create_host_config(auto_remove=True, network_mode="none"),
-                    )["Id"]
-                break
-            except EngineRefused as refused:
-                if refused.status != 409 or time.monotonic() > deadline:
-                    raise
+        try:
+            with asking_docker_to(f"create {name}"):
+                made = self.client.create_container(
+                    image,
+                    ["cat"],
+                    name=name,
+                    entrypoint=[],
+                    stdin_open=True,
+                    labels={label.ROLE: "task"},
+                    host_config=self.client.create_host_config(auto_remove=True, network_mode="none"),
+                )["Id"]
+        except EngineRefused as refused:
+            if refused.status == 409:
                 self.remove_never_started(name)
-                time.sleep(0.05)
+            raise
         attached = self.client.attach_socket(made, {"stdin": 1, "stream": 1})
         try:
             with asking_docker_to(f"start {name}"):

@@ -19,7 +19,7 @@ from typing import Any
 from immutable_local import labels as label
 from immutable_local import lock, network
 from immutable_local.engine import KEPT_RUNNING, Container, Engine, endpoint, volume_mount
-from immutable_local.errors import EngineRefused, ImmError, Locked, ProxyError, UsageError
+from immutable_local.errors import EngineRefused, ImmError, Locked, ProxyError, SessionLost, UsageError
 from immutable_local.proxy import Proxy, choose
 from immutable_local.routes import Structure
 from immutable_local.sidecar.session import Session
@@ -130,7 +130,11 @@ def _attached(engine: Engine) -> tuple[Mapping[str, Container], Host | None]:
         return found, None
     if not sidecar.running:
         try:
-            engine.restart(sidecar.id, grace=0)
+            if sidecar.state == "exited":
+                # Not restarted: another command may just have started it, and be at work with it.
+                engine.start(sidecar.id)
+            else:
+                engine.restart(sidecar.id, grace=0)
         except EngineRefused:
             # The proxy that it belonged to is gone.
             return found, None
@@ -172,14 +176,17 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
         # Those of an app are swept by whoever has its lock.
         if each.labels[label.ROLE] == "task" and label.APP not in each.labels and each.state == "created":
             engine.remove_never_started(each.id)
-    ready = _ready_already(engine, *_begun_or_attached(begun), change or {})
+    ready = _ready_already(*_begun_or_attached(begun), change or {})
     if ready is not None:
         return ready
     python = image_for(engine, PYTHON_IMAGES)
     # Before there is a sidecar there is no lock of its: of several first deployments one makes the host.
     with ExitStack() as held:
-        _hold_the_name(engine, python, held)
-        ready = _ready_already(engine, *_attached(engine), change or {})
+        ready = _made_by_another(engine, python, change or {}, held)
+        if ready is not None:
+            return ready
+        found, host = _attached(engine)
+        ready = _ready_already(found, host, change or {}) or _rejoined(engine, found, change or {})
         if ready is not None:
             return ready
         with Undo(report) as undo:
@@ -193,16 +200,27 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
         return host
 
 
-def _hold_the_name(engine: Engine, image: str, held: ExitStack) -> None:
-    try:
-        held.enter_context(engine.name_held(MAKING, image, MAKING_SECONDS))
-    except EngineRefused as refused:
-        if refused.status != 409:
-            raise
+def _made_by_another(engine: Engine, image: str, change: Mapping[str, Any], held: ExitStack) -> Host | None:
+    """The host that another command has made meanwhile; None when this one holds the name, and is to."""
+
+    def made() -> tuple[Host | None] | None:
+        try:
+            held.enter_context(engine.name_held(MAKING, image))
+            return (None,)
+        except EngineRefused as refused:
+            if refused.status != 409:
+                raise
+        begun = begin(engine)
+        ready = _ready_already(_by_role(begun.listed), begun.host, change)
+        return (ready,) if ready is not None else None
+
+    ended = until(made, MAKING_SECONDS, pause=0.1)
+    if ended is None:
         raise Locked(
             f"another command has been making this host's proxy for {MAKING_SECONDS:.0f} s",
             hint=f"wait for it; if its client is gone or frozen: docker rm -f {MAKING}",
-        ) from refused
+        )
+    return ended[0]
 
 
 def checked(change: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -265,20 +283,34 @@ def image_for(engine: Engine, candidates: Sequence[str]) -> str:
 
 
 def _ready_already(
-    engine: Engine, found: Mapping[str, Container], host: Host | None, change: Mapping[str, Any]
+    found: Mapping[str, Container], host: Host | None, change: Mapping[str, Any]
 ) -> Host | None:
-    """The host when nothing has to be made; its sidecar restarted when the proxy left it behind."""
+    """The host when nothing has to be made."""
     if host is None:
         return None
-    # Out of its network nobody reaches it: it is made anew, as when it is to run otherwise.
-    right = "next" not in found and network.PROXY_NETWORK in found["proxy"].addresses
-    if not right or replace(host.asked, **change) != host.asked:
-        host.close()
-        return None
-    if host.session.ask("hello")["interfaces"]:
+    # Where the proxy restarted by itself, the sidecar is still in the network namespace that it left.
+    if _right(found, change) and host.session.ask("hello")["interfaces"]:
         return host
-    # The proxy restarted by itself, and the sidecar is still in the network namespace it left.
     host.close()
+    return None
+
+
+def _right(found: Mapping[str, Container], change: Mapping[str, Any]) -> bool:
+    """Whether the proxy that runs is as asked. Out of its network nobody reaches it: it is made anew."""
+    proxy = found.get("proxy")
+    if proxy is None or not proxy.running or "next" in found:
+        return False
+    if network.PROXY_NETWORK not in proxy.addresses:
+        return False
+    asked = Asked(**json.loads(proxy.labels[label.CONFIGURATION]))
+    return replace(asked, **change) == asked
+
+
+def _rejoined(engine: Engine, found: Mapping[str, Container], change: Mapping[str, Any]) -> Host | None:
+    """The host, its sidecar restarted as the proxy left it behind. Whoever does this holds the name: another
+    one's session would end with it."""
+    if not _right(found, change) or not _runs(found.get("sidecar")):
+        return None
     try:
         engine.restart(SIDECAR, grace=0)
     except EngineRefused:
@@ -494,9 +526,13 @@ def _ready(engine: Engine) -> Host:
         found = find(engine)
         if not (_runs(found.get("proxy")) and _runs(found.get("sidecar"))):
             return None
-        host = _host(engine, found["proxy"], found["sidecar"])
-        if host.session.ask("hello")["interfaces"]:
-            return host
+        try:
+            host = _host(engine, found["proxy"], found["sidecar"])
+            if host.session.ask("hello")["interfaces"]:
+                return host
+        except (EngineRefused, SessionLost):
+            # It went away again: the engine is just restarting it.
+            return None
         host.close()
         return None
 

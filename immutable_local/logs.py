@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from immutable_local import labels as label
 from immutable_local.engine import Container, Engine
-from immutable_local.errors import NotFound
+from immutable_local.errors import EngineRefused, ImmError, NotFound
 from immutable_local.host import begin, look
 from immutable_local.observed import Observed, observe
 
@@ -49,8 +49,7 @@ def lines(
         yield from _follow(engine, running, tail)
     else:
         for each in running:
-            printed = engine.logs(each.id, tail="all" if tail is None else tail)
-            for line in printed.decode(errors="replace").splitlines():
+            for line in _printed(engine, each, tail).decode(errors="replace").splitlines():
                 yield each.name, line
 
 
@@ -74,6 +73,16 @@ def _matches(app: str, name: str, service: str | None, release: int | None) -> b
     return (service is None or parts[0] == service) and (release is None or parts[1] == str(release))
 
 
+def _printed(engine: Engine, container: Container, tail: int | None) -> bytes:
+    try:
+        return engine.logs(container.id, tail="all" if tail is None else tail)
+    except EngineRefused as refused:
+        if refused.status != 404:
+            raise
+        # An `up` has just retired it.
+        return b""
+
+
 def _follow(engine: Engine, containers: Sequence[Container], tail: int | None) -> Iterator[tuple[str, str]]:
     arrived: queue.Queue[tuple[str, str] | None] = queue.Queue()
 
@@ -84,8 +93,10 @@ def _follow(engine: Engine, containers: Sequence[Container], tail: int | None) -
                 *whole, rest = (rest + part).split(b"\n")
                 for line in whole:
                     arrived.put((container.name, line.decode(errors="replace").rstrip("\r")))
+        except ImmError:
+            # The engine or the instance went away: its log has ended.
+            return
         finally:
-            # Also when the engine or the instance goes away: nobody waits for a log that has ended.
             arrived.put(None)
 
     for each in containers:

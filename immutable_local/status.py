@@ -11,7 +11,7 @@ from immutable_local import health, ledger, secret
 from immutable_local import labels as label
 from immutable_local.app import App
 from immutable_local.engine import Container, Engine
-from immutable_local.errors import ProxyError
+from immutable_local.errors import SessionLost
 from immutable_local.host import Asked, Begun, Host, attach, find, look
 from immutable_local.instance import Instance
 from immutable_local.observed import Observed, observe
@@ -128,7 +128,7 @@ def _traffic(host: Host, found: Observed) -> list[dict[str, Any]]:
         before = host.proxy.counts(host.session, found.app, services)
         time.sleep(TRAFFIC_SECONDS)
         after = host.proxy.counts(host.session, found.app, services)
-    except ProxyError:
+    except SessionLost:
         # A proxy that restarted by itself left the sidecar behind: what is live can be told all the same.
         return []
     seconds = time.monotonic() - began
@@ -149,7 +149,8 @@ def _traffic(host: Host, found: Observed) -> list[dict[str, Any]]:
 def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, list[dict[str, Any]]]:
     assert found.live is not None
     by_name = {each.name: each for each in found.containers if each.name in found.live.instances}
-    told_of = side_by_side(lambda each: engine.inspect(each.id), by_name.values())
+    # One that an `up` has just retired is gone, too.
+    told_of = side_by_side(lambda each: engine.find(each.id), by_name.values())
     looked_at = dict(zip(by_name, told_of, strict=True))
     release = found.live_release
     told: dict[str, list[dict[str, Any]]] = {}
@@ -165,9 +166,9 @@ def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, l
                 "started": "",
             }
             told[name].append(row)
-            if container is None:
+            inspected = looked_at.get(instance_name)
+            if container is None or inspected is None:
                 continue
-            inspected = looked_at[instance_name]
             row["state"] = inspected["State"]["Status"]
             row["started"] = inspected["State"]["StartedAt"][:23].rstrip("Z") + "Z"
             address = found.structure.address(name, service.slot, position) if found.structure else None

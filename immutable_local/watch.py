@@ -91,13 +91,17 @@ class Probe(threading.Thread):
 
     def trouble(self) -> Trouble | None:
         """What is wrong with the instance now."""
-        engine, name = self.at.engine, self.subject.name
         try:
-            inspected = engine.inspect(self.subject.container)
+            return self._trouble()
         except EngineRefused as refused:
             if refused.status != 404:
                 raise
-            return Trouble(f"{name} was removed", hint="imm did not: see who has access to the engine")
+            hint = "imm did not: see who has access to the engine"
+            return Trouble(f"{self.subject.name} was removed", hint=hint)
+
+    def _trouble(self) -> Trouble | None:
+        engine, name = self.at.engine, self.subject.name
+        inspected = engine.inspect(self.subject.container)
         state = inspected["State"]
         if int(inspected["RestartCount"]) > self.restarts:
             log = engine.logs(self.subject.container, tail=15).decode(errors="replace").splitlines()

@@ -128,6 +128,15 @@ def test_what_a_killed_command_left_is_swept_by_the_next(host: Host, app: Projec
     assert "interrupted" in [each["event"] for each in host.history(app)]
 
 
+def test_a_lock_is_free_as_soon_as_its_session_has_been_closed(host: Host, app: Project):
+    """A command that follows at once isn't refused by one that has ended."""
+    for _ in range(20):
+        ready = attach(connect())
+        assert ready is not None
+        with ready.session as session:
+            lock.take(session, app.name, "a test")
+
+
 def test_what_is_told_is_done_in_its_order_and_before_what_is_asked_later(host: Host, app: Project):
     """Nobody waits for it: so neither a later word nor a question may overtake it."""
     ready = attach(connect())

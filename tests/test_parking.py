@@ -54,9 +54,15 @@ def instance(name: bytes = b"old") -> Iterator[int]:
 class Parked:
     """A parking process, and the session that began it."""
 
-    def __init__(self, folder: Path, back: list[tuple[str, int]], seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        back: list[tuple[str, int]],
+        seconds: float = PATIENCE_SECONDS,
+        tcp: bool = False,
+    ) -> None:
         self.path = folder / "app.web"
-        asked = {"path": str(self.path), "seconds": seconds, "most": 10, "tcp": False, "back": back}
+        asked = {"path": str(self.path), "seconds": seconds, "most": 10, "tcp": tcp, "back": back}
         self.process = subprocess.Popen(
             [sys.executable, "-ISB", parking.__file__, json.dumps(asked)],
             stdin=subprocess.PIPE,
@@ -76,9 +82,10 @@ class Parked:
             assert json.loads(control.makefile().readline()) is not None
 
     def request(self) -> socket.socket:
-        client = socket.socket(socket.AF_UNIX)
+        port = self.path.with_suffix(".web.port")
+        client = socket.socket(socket.AF_INET if port.exists() else socket.AF_UNIX)
         client.settimeout(PATIENCE_SECONDS)
-        client.connect(str(self.path))
+        client.connect(("127.0.0.1", int(port.read_text())) if port.exists() else str(self.path))
         client.sendall(b"GET / HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n")
         return client
 
@@ -161,3 +168,21 @@ def test_the_next_session_has_the_last_word(begin):
         parked.tell(close=True)
         assert parked.process.wait(PATIENCE_SECONDS) == 0
         assert not parked.path.exists()
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["socket", "port"])
+def test_one_that_ends_late_leaves_its_successors_door_open(begin, tcp: bool):
+    """It still passes on a long request of an earlier deployment; the next one parks at the same names."""
+    with socket.create_server(("127.0.0.1", 0)) as slow, instance(b"new") as new:
+        earlier = begin([], tcp=tcp)
+        long = earlier.request()
+        earlier.tell(to=[("127.0.0.1", slow.getsockname()[1])])
+        passed, _ = slow.accept()
+        earlier.tell(close=True)
+        later = begin([], tcp=tcp)
+        passed.close()
+        long.close()
+        assert earlier.process.wait(PATIENCE_SECONDS) == 0
+        waiting = later.request()
+        later.tell(to=[("127.0.0.1", new)])
+        assert answer(waiting).endswith(b"new")

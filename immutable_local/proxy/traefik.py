@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from immutable_local import lock
 from immutable_local.engine import Engine
 from immutable_local.errors import ProxyError
 from immutable_local.proxy import Counts, Flip, flags, prove
@@ -140,11 +141,16 @@ class Traefik:
         ports = {service: session.ask("park_port", app=app, service=service) for service in held}
         content = _of_app(mine, slots, ports, _first(known) == app)
         files = {_file_of(app): content}
-        session.ask("point", app=app, flags=flags(slots, held), release=release, folder=FOLDER, files=files)
+        # Another app's deployment may be writing the files of all apps, as they were a moment ago.
+        with lock.host(session, "flip"):
+            session.ask(
+                "point", app=app, flags=flags(slots, held), release=release, folder=FOLDER, files=files
+            )
         self._wait(session, app, content)
 
     def withdraw(self, session: Session, app: str) -> None:
-        session.ask("unpoint", app=app, folder=FOLDER, files=[_file_of(app)])
+        with lock.host(session, "flip"):
+            session.ask("unpoint", app=app, folder=FOLDER, files=[_file_of(app)])
 
     def confirm(self, session: Session, flips: Sequence[Flip]) -> None:
         # The header that names the instance stands also on what Traefik says itself when it can't reach it.

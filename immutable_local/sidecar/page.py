@@ -4,6 +4,7 @@ Both for proxies that can't do it themselves. Standard library only. It listens 
 proxy's network namespace.
 """
 
+import contextlib
 import http.server
 import json
 import pathlib
@@ -12,12 +13,14 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 PAGE = ("127.0.0.1", 8097)
 COUNTER = ("127.0.0.1", 8096)
 # Room for what arrives while this process waits for its turn.
 BUFFER_BYTES = 4 << 20
+READING_SECONDS = 2.0
 
 
 class Page(http.server.BaseHTTPRequestHandler):
@@ -39,6 +42,16 @@ class Page(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(said)
         self.close_connection = True
+        self.read_on()
+
+    def read_on(self) -> None:
+        """What is still being sent is read for a moment: closing over it would destroy the answer."""
+        deadline = time.monotonic() + READING_SECONDS
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(READING_SECONDS)
+            while time.monotonic() < deadline and self.rfile.read1(65536):
+                continue
 
     def __getattr__(self, name: str) -> Callable[[], None]:
         """Whatever the method is, it is answered the same."""

@@ -10,9 +10,11 @@ waits is let go at its bound. Either lasts until another session says where the 
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
+import stat
 import sys
 
 BACKLOG = 4096
@@ -50,33 +52,39 @@ class Parking:
         self.released = asyncio.Event()
         self.closed = asyncio.Event()
         self.next = 0
+        # The names that this parking put into the folder.
+        self.mine: dict[str, tuple[int, str]] = {}
 
     async def run(self) -> None:
         """Park until released and passed on, or until orphaned and let go."""
         door = self._listen()
         accepting = asyncio.create_task(self._accept(door))
         control = await asyncio.start_unix_server(self._told, self.path + ".ctl")
-        names = [self.path + ending for ending in ("", ".ctl", ".port")]
-        mine = {name: inode(name) for name in names}
+        for name in (self.path, self.path + ".ctl", self.path + ".port"):
+            if (known := identity(name)) is not None:
+                self.mine[name] = known
         orphaned = asyncio.create_task(self._orphaned())
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         await self.closed.wait()
         accepting.cancel()
         orphaned.cancel()
+        self._leave()
         door.close()
+        control.close()
         while self.passing:
             await asyncio.wait(set(self.passing))
-        control.close()
-        for name in names:
-            # A later parking of the same service has put its own socket there.
-            if mine[name] is not None and inode(name) == mine[name]:
-                os.unlink(name)
+
+    def _leave(self) -> None:
+        """Take the names away, unless a later parking of the same service has put its own there."""
+        while self.mine:
+            name, known = self.mine.popitem()
+            if identity(name) == known:
+                unlink(name)
 
     def _listen(self) -> socket.socket:
         for name in (self.path, self.path + ".ctl", self.path + ".port"):
-            if os.path.exists(name):
-                os.unlink(name)
+            unlink(name)
         if self.tcp:
             # A port of its own each time: what a proxy still has pooled to an earlier one must not be used.
             door = socket.socket()
@@ -161,6 +169,8 @@ class Parking:
         elif "stopping" in told:
             self.stopping = told["stopping"]
         else:
+            # Before it is answered: whoever asks for this puts names of its own there next.
+            self._leave()
             self.closed.set()
         writer.write(json.dumps({"released": waiting}).encode() + b"\n")
         await writer.drain()
@@ -203,12 +213,22 @@ def addresses(told: list[list[object]]) -> list[tuple[str, int]]:
     return [(str(host), int(str(port))) for host, port in told]
 
 
-def inode(name: str) -> int | None:
-    """Which file a name stands for at the moment."""
+def identity(name: str) -> tuple[int, str] | None:
+    """Which file a name stands for at the moment: another one may get the number of one that was removed."""
     try:
-        return os.stat(name).st_ino
+        about = os.stat(name)
+        if not stat.S_ISREG(about.st_mode):
+            return about.st_ino, ""
+        with open(name) as file:
+            return about.st_ino, file.read()
     except FileNotFoundError:
         return None
+
+
+def unlink(name: str) -> None:
+    """Remove a name that may be gone."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)
 
 
 async def refuse(connection: socket.socket) -> None:

@@ -31,6 +31,8 @@ HEARTBEAT_SECONDS = 10.0
 
 last_heard = time.monotonic()
 speaking = threading.Lock()
+# The numbers of the requests that are being done beside the one that reads.
+at_work: set[int] = set()
 
 
 def hello() -> dict[str, Any]:
@@ -47,10 +49,33 @@ def beat() -> bool:
     return True
 
 
+def let_go() -> bool:
+    """Hold nothing any more: the client ends, and another one may come at once.
+
+    Returns False, and holds on to the end, while something that was asked is still being done.
+    """
+    if at_work:
+        return False
+    remove_flags()
+    locks = module("hands.locks")
+    for name in list(locks.held):
+        locks.unlock(name)
+    return True
+
+
+def remove_flags() -> None:
+    """When nobody reads what is counted any more: it costs each request a little."""
+    while until_the_end:
+        flag, file = until_the_end.popitem()
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flag.unlink()
+
+
 # What can be asked, by the module that does it. It is imported when it is first asked for something: all of
 # them at once would cost each session 10 ms.
 ASKED = {
-    "program": ("hello", "beat"),
+    "program": ("hello", "beat", "let_go"),
     "hands.apps": (
         "app_state", "structures", "live_releases", "live_release",
         "doing_write", "doing_clear", "origin_write",
@@ -69,7 +94,7 @@ ASKED = {
 DOES = {name: module for module, names in ASKED.items() for name in names}
 
 # Done in the order of their coming, before what comes later is begun: the client doesn't wait for them.
-AT_ONCE = ("doing_write", "doing_clear", "unlock", "check_end", "count")
+AT_ONCE = ("doing_write", "doing_clear", "unlock", "check_end", "count", "let_go")
 
 
 def module(name: str) -> Any:
@@ -90,6 +115,7 @@ def answer(request: dict[str, Any]) -> None:
         }
     except Exception as failed:
         told = {"id": number, "error": {"kind": "bug", "reason": f"{type(failed).__name__}: {failed}"}}
+    at_work.discard(number)
     with speaking:
         sys.stdout.buffer.write(json.dumps(told).encode() + b"\n")
         sys.stdout.buffer.flush()
@@ -97,11 +123,8 @@ def answer(request: dict[str, Any]) -> None:
 
 def end(code: int) -> None:
     """End this session. No write is waited for: each is whole or not at all."""
-    for flag, file in list(until_the_end.items()):
-        # When nobody reads what is counted any more: it costs each request a little.
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            flag.unlink()
+    remove_flags()
+    # The locks go with the process, and with them whatever of it may still act.
     os._exit(code)
 
 
@@ -134,6 +157,8 @@ def main() -> None:
         last_heard = time.monotonic()
         request = json.loads(line)
         if request["do"] not in AT_ONCE:
+            if request["do"] != "beat":
+                at_work.add(request["id"])
             threading.Thread(target=answer, args=(request,), daemon=True).start()
             continue
         answer(request)

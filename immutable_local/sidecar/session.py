@@ -21,6 +21,9 @@ HEARTBEAT_SECONDS = 2.0
 ANSWER_SECONDS = 30.0
 # What changes something is answered within this; what takes longer only waits, or asks.
 INTERRUPTED_SECONDS = 1.0
+# A sidecar that doesn't let go by then is gone, and lets go so.
+LETTING_GO_SECONDS = 5.0
+HOLDS = ("lock", "count")
 STDOUT = 1
 # The public Python images come without compiled modules: compiling them anew costs each session 60 ms.
 COMPILED = "pycache_prefix=/tmp/compiled"
@@ -42,7 +45,11 @@ class Session:
         self._sending = threading.Lock()
         self._ended = threading.Event()
         self._complaint = ""
-        self._socket.sendall(packed(PROGRAM, _sources()))
+        self._holds = False
+        try:
+            self._socket.sendall(packed(PROGRAM, _sources()))
+        except OSError as cut:
+            raise self._lost("begin") from cut
         threading.Thread(target=self._read, daemon=True, name="imm-session").start()
         threading.Thread(target=self._beat, daemon=True, name="imm-heartbeat").start()
 
@@ -65,6 +72,7 @@ class Session:
 
     def _send(self, do: str, told: Mapping[str, Any]) -> Future[Any]:
         answer: Future[Any] = Future()
+        self._holds = self._holds or do in HOLDS
         with self._sending:
             if self._ended.is_set():
                 raise self._lost(do)
@@ -85,13 +93,20 @@ class Session:
             wait([answer], timeout=INTERRUPTED_SECONDS)
             raise
         except TimeoutError as late:
-            self.close()
+            self._cut()
             raise SessionLost(
                 f"the sidecar did not answer within {within:.0f} s ({do})",
                 hint="run the command again: it first sweeps what this one left",
             ) from late
 
     def close(self) -> None:
+        """End it. What it held is free when this returns, as another command may come at once."""
+        if self._holds and not self._ended.is_set():
+            with suppress(SessionLost):
+                self.ask("let_go", within=LETTING_GO_SECONDS)
+        self._cut()
+
+    def _cut(self) -> None:
         self._ended.set()
         with suppress(OSError):
             # Closing alone would not wake the thread that reads.

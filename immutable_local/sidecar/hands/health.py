@@ -49,7 +49,7 @@ class Check(threading.Thread):
             )
 
     def told(self) -> dict[str, Any]:
-        seen = [{**json.loads(key), "times": times} for key, times in self.seen.items()]
+        seen = [{**json.loads(key), "times": times} for key, times in list(self.seen.items())]
         return {"healthy": self.healthy, "last": self.last, "seen": seen[-8:]}
 
 

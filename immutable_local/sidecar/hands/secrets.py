@@ -37,7 +37,9 @@ def secret_list(app: str) -> dict[str, Any]:
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
         if not name.startswith(".new-"):
             told = read_json(folder / name)
-            found[name] = {"version": told["version"], "since": told["since"]}
+            # Whoever lists holds no lock, and this one may just have been removed.
+            if told is not None:
+                found[name] = {"version": told["version"], "since": told["since"]}
     return found
 
 
