@@ -32,6 +32,8 @@ ANSWER_SECONDS = 60.0
 # Containers of a moment, and what others on this engine are just doing, come and go meanwhile.
 SETTLE_SECONDS = 15.0
 LEAVING_AT_ONCE = 3
+# Now and then the engine loses what a command printed that ended at once.
+LOST_OUTPUT_TRIES = 3
 DOCKERFILE = """\
 FROM {base}
 WORKDIR /app
@@ -317,6 +319,15 @@ class Host:
         made = self.engine.exec_create(name, list(words), user=user)["Id"]
         printed = self.engine.exec_start(made).decode()
         return self.engine.exec_inspect(made)["ExitCode"], printed
+
+    def printed(self, name: str, *words: str, user: str = "", expect: int = 0) -> str:
+        """What a command printed inside a container, which only looks, and says something whatever it sees."""
+        for _ in range(LOST_OUTPUT_TRIES):
+            code, said = self.execute(name, *words, user=user)
+            assert code == expect, f"{words[0]} ended with {code}: {said}"
+            if said:
+                return said
+        raise AssertionError(f"{words[0]} printed nothing in {LOST_OUTPUT_TRIES} runs")
 
     def images(self, project: Project) -> list[str]:
         """Every image of the app, by tag; one that has none by its id."""

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from signal import Signals
 from typing import Any
@@ -213,8 +213,8 @@ class Command:
             return any(wanted.search(line) for line in self.lines)
 
     def send(self, which: Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.process.pid, which)
+        """Nothing happens when it has ended already."""
+        self.process.send_signal(which)
 
     def ended(self, seconds: float = COMMAND_SECONDS) -> Outcome:
         """How it ended, and all it said."""
@@ -254,21 +254,16 @@ def struck(
         assert running.begun(at), running
         time.sleep(delay)
         running.send(which)
-        return running.ended()
-
-
-# Now and then the engine loses what a command printed that ended at once.
-LOST_OUTPUT_TRIES = 3
+        ended = running.ended()
+    if which == Signals.SIGKILL:
+        # Its lock is free once the sidecar has done what it was last told, and reads that nobody is there.
+        look(host, project)
+    return ended
 
 
 def look(host: Host, project: Project, patience: float = HEARTBEAT_SECONDS + 2) -> dict[str, Any]:
     """What the state volumes hold of an app. Fails when its lock isn't free within `patience` seconds."""
-    for _ in range(LOST_OUTPUT_TRIES):
-        code, printed = host.execute("imm-sidecar", "python3", "-c", LOOK, project.name, str(patience))
-        assert code == 0, printed
-        if printed:
-            break
-    told = json.loads(printed)
+    told = json.loads(host.printed("imm-sidecar", "python3", "-c", LOOK, project.name, str(patience)))
     assert "locked" not in told, f"the lock is still held after {patience} s: {told['locked']}"
     return dict(told)
 

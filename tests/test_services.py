@@ -95,4 +95,4 @@ def test_a_body_arrives_whole(shared: Host, app: Project):
 def test_services_reach_each_other_by_name(shared: Host, app: Project):
     """One network for the app."""
     ask = "import urllib.request as u; print(u.urlopen('http://api:8001/version', timeout=5).read().decode())"
-    assert shared.execute(f"{app.name}-worker-1-green-1", "python3", "-c", ask) == (0, "1\n")
+    assert shared.printed(f"{app.name}-worker-1-green-1", "python3", "-c", ask) == "1\n"

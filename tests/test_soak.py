@@ -54,8 +54,7 @@ class Rest:
 def at_rest(host: Host, app: Project) -> Rest:
     engine = host.engine
     mine = {"label": f"imm.app={app.name}"}
-    code, printed = host.execute("imm-sidecar", "python3", "-c", STATE, app.name)
-    assert code == 0, printed
+    printed = host.printed("imm-sidecar", "python3", "-c", STATE, app.name)
     own = {name: processes(host, name) for name in ("imm-proxy", "imm-sidecar")}
     return Rest(
         containers=len(engine.containers(all=True, filters=mine)),

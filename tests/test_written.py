@@ -121,7 +121,7 @@ def test_traefik_takes_over_whatever_is_written_for_it(shared: Host, app: Projec
         def told(kind: str) -> dict[str, Any] | None:
             ask = f"http://{API}/api/http/{kind}?per_page=100000"
             code, printed = shared.execute(container, "wget", "-q", "-O", "-", ask)
-            if code:
+            if code or not printed:
                 return None
             found = {each["name"]: each for each in json.loads(printed)}
             mine = {
