@@ -166,8 +166,8 @@ def begun(background: Background) -> None:
 def freeze(subject: Subject, at: Freeze) -> None:
     """Its lock is free within the heartbeat, and woken up it changes nothing."""
     host, app = subject.host, subject.app
-    if subject.writers == "one":
-        app.service("web", command=SLOW_TO_STOP)
+    # Stopped at its last steps, too, it has not ended before the signal arrives.
+    app.service("web", command=SLOW_TO_STOP)
     was = subject.next_version()
     subject.deploy()
     if at.command == "up":

@@ -12,8 +12,11 @@ from immutable_local.proxy import Counts
 from immutable_local.wait import until
 from immutable_local.watch import beyond
 from tests.host import Host, Outcome, Project
+from tests.kills import look
 
 WATCH = "40s"
+# The watch is told when it begins, and lets go of the lock then.
+PATIENT = ("--wait", "20s")
 
 
 @pytest.mark.parametrize(
@@ -108,24 +111,26 @@ class TestOnAHost:
         went_back(shared, healthy, outcome, "turned unhealthy")
 
     def test_one_that_stands_its_watch_stays(self, shared: Host, healthy: Project):
-        """Till then the old one is up beside it, and status tells what both do."""
-        healthy.set(release={"watch": "6s"})
-        with shared.begun(healthy.version("sound"), "up", step="watch") as running:
-            told = shared.status(healthy)["traffic"]
-            assert len(shared.instances(healthy)) == 2
-            result = running.ends().result
-        assert [each["release"] for each in told] == [result["release"], result["previous"]]
-        assert result["outcome"] == "live"
+        """For as long as it was told to, and the old one goes after that."""
+        outcome = shared.up(healthy.version("sound").set(release={"watch": "3s"}))
+        [watched] = [each for each in outcome.told if each.get("step") == "watch" and each["state"] == "done"]
+        assert watched["seconds"] >= 3
+        assert outcome.result["outcome"] == "live" and "remarks" not in outcome.result
+        assert outcome.states("drain", "retire") == ["done", "done"]
         assert shared.get("/version", healthy) == "sound"
         assert len(shared.instances(healthy)) == 1
         assert shared.status(healthy)["traffic"] == []
 
     def test_the_next_up_ends_the_watch_first(self, shared: Host, healthy: Project):
-        """The watch holds no lock; who is at work afterwards has the say."""
+        """The watch holds no lock; who is at work afterwards has the say. Till then the old release is up
+        beside the new one, and status tells what both do."""
         with shared.begun(healthy.version("second"), "up", step="watch") as running:
+            told = shared.status(healthy)["traffic"]
+            assert len(shared.instances(healthy)) == 2
             healthy.set(release={"watch": "0s"})
-            third = shared.up(healthy.version("third")).result
+            third = shared.up(healthy.version("third"), *PATIENT).result
             result = running.ends().result
+        assert [each["release"] for each in told] == [result["release"], result["previous"]]
         assert (result["outcome"], third["previous"]) == ("live", result["release"])
         assert "ended the watch" in result["remarks"][0]
         assert shared.get("/version", healthy) == "third"
@@ -133,19 +138,21 @@ class TestOnAHost:
 
     def test_a_watch_that_follows_another_one_counts_too(self, shared: Host, healthy: Project):
         """The client that watched first ends while the second one counts."""
-        with shared.begun(healthy.version("second"), "up", step="watch") as first:
-            healthy.set(release={"watch": "6s"})
-            with shared.begun(healthy.version("third"), "up", step="watch") as second:
-                assert "ended the watch" in first.ends().result["remarks"][0]
-                told = [shared.get("/version", healthy) for _ in range(3)]
-                counted = shared.status(healthy)["traffic"]
-                second.ends()
+        with (
+            shared.begun(healthy.version("second"), "up", step="watch") as first,
+            shared.begun(healthy.version("third"), "up", *PATIENT, step="watch") as second,
+        ):
+            assert "ended the watch" in first.ends().result["remarks"][0]
+            told = [shared.get("/version", healthy) for _ in range(3)]
+            counted = shared.status(healthy)["traffic"]
+            shared.revert(healthy, *PATIENT)
+            second.ends()
         assert told == ["third"] * 3
         assert len(counted) == 2
 
     def test_a_revert_during_the_watch_goes_back_at_once(self, shared: Host, healthy: Project):
         with shared.begun(healthy.version("disliked"), "up", step="watch") as running:
-            shared.revert(healthy)
+            shared.revert(healthy, *PATIENT)
             assert running.ends().result["outcome"] == "live"
         assert shared.get("/version", healthy) == "good"
         assert len(shared.instances(healthy)) == 1
@@ -156,6 +163,7 @@ class TestOnAHost:
             running.interrupt(signal.SIGKILL)
             running.ends(-signal.SIGKILL)
         assert shared.get("/version", healthy) == "orphaned"
+        look(shared, healthy)
         shared.imm(healthy, "prune")
         assert len(shared.instances(healthy)) == 1
         assert shared.get("/version", healthy) == "orphaned"
