@@ -110,9 +110,12 @@ def begin(tmp_path: Path):
         each.process.stdout.close()
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port that nobody listens on, nor anybody else can have meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 def test_what_waits_and_what_comes_later_goes_to_the_old_instance_when_nobody_releases_it(begin):
@@ -131,14 +134,15 @@ def test_what_waits_and_what_comes_later_goes_to_the_old_instance_when_nobody_re
 
 def test_what_waits_is_told_to_come_again_when_no_instance_is_left(begin):
     """503 with Retry-After: what waits at its bound, what comes later at once."""
-    parked = begin([("127.0.0.1", closed_port())], seconds=3.0)
-    waiting = parked.request()
-    parked.session_ends()
-    first = answer(waiting)
-    began = time.monotonic()
-    later = answer(parked.request())
-    # It would be 3 s, had it waited like the first.
-    assert time.monotonic() - began < 2.5
+    with closed_port() as port:
+        parked = begin([("127.0.0.1", port)], seconds=5.0)
+        waiting = parked.request()
+        parked.session_ends()
+        first = answer(waiting)
+        began = time.monotonic()
+        later = answer(parked.request())
+        # It would be 5 s, had it waited like the first.
+        assert time.monotonic() - began < 4
     for each in (first, later):
         assert each.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in each
 
@@ -147,7 +151,7 @@ def test_an_instance_that_is_stopping_gets_nothing_back_before_it_has_had_its_ti
     """What is begun on it would be lost; one that runs on after that, as the stop never came, gets all."""
     with instance() as port:
         parked = begin([("127.0.0.1", port)])
-        parked.tell(stopping=1.0)
+        parked.tell(stopping=3.0)
         waiting = parked.request()
         parked.session_ends()
         waiting.settimeout(1.0)
