@@ -358,6 +358,8 @@ class Sequence(RuleBasedStateMachine):
         self.move(f"{'crash' if crash else 'docker kill'} of {name}")
         if crash:
             self.crash(name)
+            # Started again it still has to boot, and the next command has nothing to do.
+            assert until(lambda: self.all_healthy() or None, BACK_SECONDS, pause=0.1), f"{name} isn't healthy"
         else:
             self.host.engine.kill(name)
         self.heal(replaced=not crash)
@@ -412,6 +414,10 @@ class Sequence(RuleBasedStateMachine):
             return True if again else None
 
         assert until(back, BACK_SECONDS, pause=0.05), f"{name} did not come back"
+
+    def all_healthy(self) -> bool:
+        services = self.host.status(self.app)["services"]
+        return all(each["health"] == "healthy" for every in services.values() for each in every)
 
     def heal(self, replaced: bool) -> None:
         """The one more command: what is live, asked for again."""

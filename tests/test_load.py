@@ -43,7 +43,7 @@ def test_a_request_in_flight_is_answered_by_the_instance_it_began_with(host: Hos
     """The old instance goes when it has answered: drained, not guessed."""
     host.up(app)
     answers: list[str] = []
-    slow = threading.Thread(target=lambda: answers.append(host.get("/slow?3", app)))
+    slow = threading.Thread(target=lambda: answers.append(host.get("/slow?5", app)))
     slow.start()
     result = host.up(app.version("2")).result
     slow.join()

@@ -62,13 +62,20 @@ def test_the_value_never_stands_in_an_argument_list(shared: Host, app: Project):
     command, seen = shared.command(app, "secret", "set", "OTHER"), ""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=app.folder) as setting:
         assert setting.stdin is not None
+        # It has begun, and waits for the value: whatever comes later, it was looked at once.
+        seen += listed()
         setting.stdin.write(hidden.encode())
         setting.stdin.close()
         while setting.poll() is None:
-            seen += subprocess.check_output(["ps", "-ww", "-eo", "args"], text=True)
+            seen += listed()
     assert setting.returncode == 0
     assert "secret set OTHER" in seen
     assert hidden not in seen
+
+
+def listed() -> str:
+    """The arguments of every process of this machine."""
+    return subprocess.check_output(["ps", "-ww", "-eo", "args"], text=True)
 
 
 def test_the_list_has_names_and_never_values(shared: Host, app: Project):

@@ -48,7 +48,7 @@ def test_status_tells_what_is_live_as_the_contract_has_it(shared: Host, app: Pro
 def test_status_tells_people_the_same(shared: Host, app: Project):
     said = shared.imm(app, "status", text=True).stdout
     head = said.splitlines()[0]
-    assert re.fullmatch(rf"release 3 of {app.name} is live, since \d+ s ago, commit [0-9a-f]+", head)
+    assert re.fullmatch(rf"release 3 of {app.name} is live, since \d+ (s|min) ago, commit [0-9a-f]+", head)
     assert re.search(rf"^web +{app.name}-web-3-(blue|green)-1 +running +healthy ", said, re.MULTILINE)
     assert f"address: http://{app.domain}:{shared.proxy[1]}\ncan be reverted to: 1\n" in said
 
