@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 from immutable_local.engine import ABANDONED_SECONDS
@@ -23,6 +23,8 @@ from tests.kills import Subject, check, command, live_number, look
 from tests.remote.conftest import Apart
 
 RETURN_SECONDS = 60.0
+# How late the engine tells what happened.
+EVENT_SECONDS = 10.0
 # Whatever goes wrong with a host ends in one of these.
 CODES = {
     "engine_unreachable",
@@ -59,7 +61,7 @@ class Scene:
         self.host = host
         self.kind = kind
         self.subject = Subject(
-            host, writers, replicas=1, healthcheck={**HEALTHCHECK, "start_period": "8s"}, **web
+            host, writers, replicas=1, healthcheck={**HEALTHCHECK, "start_period": "20s"}, **web
         )
         self.app = self.subject.app
         # Where all of the engine's data is, on a disk that can be filled.
@@ -164,7 +166,7 @@ class Scene:
 
     def kill(self, container: str) -> None:
         """Its first process ends at once, as in a crash."""
-        os.kill(self.host.inspect(container)["State"]["Pid"], signal.SIGKILL)
+        os.kill(self.host.inspect(container)["State"]["Pid"], Signals.SIGKILL)
 
     def fill(self, leave: int) -> None:
         """Let the small disk have only so many bytes left."""
@@ -239,28 +241,30 @@ def host_is_right(host: Apart, app: Project) -> None:
     assert until(swept, ABANDONED_SECONDS + 10, pause=1.0), tasks(host)
 
 
-@contextmanager
-def at_event(host: Apart, moment: tuple[str, str], act: Callable[[], None]) -> Iterator[threading.Event]:
-    """Do it the moment the engine tells that this happened to the thing of that name, or of that `imm.role`: (create, imm-proxy)."""
+def struck_at(
+    host: Apart, project: Project, *words: str, moment: tuple[str, str], which: Signals = Signals.SIGKILL
+) -> Outcome:
+    """A command that gets a signal the moment the engine tells that this happened to the thing of that name,
+    or of that `imm.role`: (create, imm-proxy). How it ended."""
     action, name = moment
     struck = threading.Event()
-    told: Any = host.engine.events(decode=True)
+    # From before the command began: an event is told however late the engine comes to it.
+    told: Any = host.engine.events(since=f"{time.time():.9f}", decode=True)
+    with command(host, project, *words) as running:
 
-    def watch() -> None:
-        for each in told:
-            about: Mapping[str, str] = each["Actor"]["Attributes"]
-            if each["Action"] == action and name in (
-                each["Actor"]["ID"],
-                about.get("name"),
-                about.get("imm.role"),
-            ):
-                act()
-                struck.set()
-                return
+        def strike() -> None:
+            for each in told:
+                about: Mapping[str, str] = each["Actor"]["Attributes"]
+                names = (each["Actor"]["ID"], about.get("name"), about.get("imm.role"))
+                if each["Action"] == action and name in names:
+                    running.send(which)
+                    struck.set()
+                    return
 
-    watching = threading.Thread(target=watch, daemon=True)
-    watching.start()
-    try:
-        yield struck
-    finally:
-        told.close()
+        threading.Thread(target=strike, daemon=True).start()
+        try:
+            ended = running.ended()
+            assert struck.wait(EVENT_SECONDS), f"{moment} never came: {running}"
+        finally:
+            told.close()
+    return ended

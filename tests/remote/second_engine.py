@@ -174,9 +174,9 @@ class SecondEngine:
     def wipe(self) -> None:
         """No containers, networks, volumes and images but the base images, as on the first day."""
         client = self.client
-        containers = [each["Id"] for each in client.containers(all=True)]
-        with ThreadPoolExecutor(8) as beside:
-            list(beside.map(lambda each: client.remove_container(each, force=True, v=True), containers))
+        assert until(lambda: _without_containers(client), STOP_SECONDS, pause=0.1), client.containers(
+            all=True
+        )
         for each in client.networks(filters={"type": "custom"}):
             client.remove_network(each["Id"])
         for each in client.volumes()["Volumes"] or []:
@@ -322,6 +322,21 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = self.engine.enter(lambda: socket.create_connection((self.host, self.port), self.timeout))
+
+
+def _without_containers(client: Any) -> bool | None:
+    """Remove what is there. One of a moment goes by itself meanwhile: it is gone already, or just going."""
+
+    def remove(container: str) -> None:
+        try:
+            client.remove_container(container, force=True, v=True)
+        except docker.errors.APIError as refused:
+            if refused.status_code not in (404, 409):
+                raise
+
+    with ThreadPoolExecutor(8) as beside:
+        list(beside.map(remove, [each["Id"] for each in client.containers(all=True)]))
+    return None if client.containers(all=True) else True
 
 
 # What is left when nothing ended in order

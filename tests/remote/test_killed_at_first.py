@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from signal import Signals
 
 import pytest
 
 pytest.register_assert_rewrite("tests.remote.faults", "tests.kills")
 
-from tests.kills import command  # noqa: E402
 from tests.remote.conftest import Apart  # noqa: E402
-from tests.remote.faults import at_event, host_is_right  # noqa: E402
+from tests.remote.faults import host_is_right, struck_at  # noqa: E402
 
 pytestmark = pytest.mark.engine
 SOAK = os.environ.get("IMM_SOAK") == "1"
@@ -31,10 +29,7 @@ def test_a_first_up_killed_while_it_makes_the_host_ready_is_finished_by_the_next
     bare: Apart, moment: tuple[str, str]
 ):
     app = bare.project()
-    with command(bare, app, "up") as first:
-        with at_event(bare, moment, lambda: first.send(Signals.SIGKILL)) as struck:
-            first.ended()
-        assert struck.is_set(), f"{moment} never came: {first}"
+    struck_at(bare, app, "up", moment=moment)
     assert bare.up(app).result["outcome"] == "live"
     host_is_right(bare, app)
 
@@ -43,9 +38,6 @@ def test_a_first_up_killed_while_it_makes_the_host_ready_is_finished_by_the_next
 def test_a_container_of_a_moment_goes_also_when_its_client_was_killed(bare: Apart, action: str):
     """By itself once it has started; one that never did goes with the next command that makes something."""
     app = bare.project()
-    with command(bare, app, "doctor") as doctor:
-        with at_event(bare, (action, "task"), lambda: doctor.send(Signals.SIGKILL)) as struck:
-            doctor.ended()
-        assert struck.is_set(), f"{action} never came: {doctor}"
+    struck_at(bare, app, "doctor", moment=(action, "task"))
     bare.up(app)
     host_is_right(bare, app)

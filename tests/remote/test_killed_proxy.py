@@ -15,9 +15,9 @@ import pytest
 pytest.register_assert_rewrite("tests.remote.faults", "tests.kills")
 
 from tests.host import Project  # noqa: E402
-from tests.kills import Kill, Subject, at_each_step, at_the_begin, command  # noqa: E402
+from tests.kills import Kill, Subject, at_each_step, at_the_begin  # noqa: E402
 from tests.remote.conftest import Apart, apart, base_image  # noqa: E402
-from tests.remote.faults import at_event, host_is_right  # noqa: E402
+from tests.remote.faults import host_is_right, struck_at  # noqa: E402
 from tests.remote.second_engine import SecondEngine  # noqa: E402
 
 pytestmark = pytest.mark.engine
@@ -88,10 +88,7 @@ def test_a_switch_of_proxies_that_was_killed_is_finished_or_undone_by_the_next_c
     host, app = switching
     kind = host.imm(app, "proxy", "status").result["kind"]
     other = next(each for each in KINDS if each != kind)
-    with command(host, app, "proxy", "up", "--kind", other) as switch:
-        with at_event(host, moment, lambda: switch.send(which)) as struck:
-            ended = switch.ended()
-        assert struck.is_set(), f"{moment} never came: {switch}"
+    ended = struck_at(host, app, "proxy", "up", "--kind", other, moment=moment, which=which)
     assert ended.code in (-which, 1, 0), ended
     assert host.up(app).result["outcome"] == "unchanged"
     host_is_right(host, app)

@@ -18,6 +18,7 @@ from tests.remote.conftest import Apart
 pytestmark = pytest.mark.engine
 over_ssh = pytest.mark.parametrize("remote", ["ssh"], indirect=True)
 SECRET = "correct-horse-battery-staple"
+GONE_SECONDS = 20.0
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_secret_reaches_the_service_and_a_changed_one_replaces_it(remote: Apar
 def test_a_release_that_never_gets_healthy_leaves_the_old_one_serving(remote: Apart, app: Project):
     """And the reason is found out from here: what was answered, what listens inside."""
     remote.up(app)
-    short = {**HEALTHCHECK, "start_period": "2s"}
+    short = {**HEALTHCHECK, "start_period": "5s"}
     with remote.nothing_left_over():
         wrong_port = remote.up(app.version("2", port=9000, healthcheck=short), expect=1)
         assert wrong_port.error["code"] == "unhealthy"
@@ -122,7 +123,7 @@ def test_a_killed_client_leaves_neither_its_lock_nor_its_connection(remote: Apar
     with remote.begun(app, "up", step="check_health") as running:
         running.process.kill()
         running.process.wait()
-    assert until(lambda: remote.second.ssh_sessions() == 0 or None, 5.0, pause=0.05), "ssh goes on"
+    assert until(lambda: remote.second.ssh_sessions() == 0 or None, GONE_SECONDS, pause=0.05), "ssh goes on"
     again = remote.up(app.version("3", environment={}), "--wait", "20s").result
     assert (again["outcome"], again["previous"]) == ("live", 1)
     assert remote.get("/version", app) == "3"
