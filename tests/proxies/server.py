@@ -27,6 +27,7 @@ TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 servers: list[asyncio.Server] = []
 connections: set[asyncio.StreamWriter] = set()
+asked_for = asyncio.Semaphore(0)
 
 
 class Request:
@@ -88,7 +89,7 @@ async def slow(request: Request) -> None:
 
 
 async def events(request: Request) -> None:
-    """Server-sent events; each tells when it was sent."""
+    """Server-sent events, each telling when it was sent: at intervals, or when the next one is asked for."""
     request.writer.write(
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
@@ -96,8 +97,16 @@ async def events(request: Request) -> None:
         text = f"id: {event}\ndata: {VERSION} {time.time()}\n\n".encode()
         request.writer.write(b"%x\r\n%s\r\n" % (len(text), text))
         await request.writer.drain()
-        await asyncio.sleep(float(request.query["interval"]))
+        if "interval" in request.query:
+            await asyncio.sleep(float(request.query["interval"]))
+        else:
+            await asked_for.acquire()
     request.writer.write(b"0\r\n\r\n")
+
+
+async def next_event(request: Request) -> None:
+    asked_for.release()
+    await request.say(WHO)
 
 
 async def upload(request: Request) -> None:
@@ -163,6 +172,7 @@ DOES = {
     "/version": version,
     "/slow": slow,
     "/events": events,
+    "/next": next_event,
     "/upload": upload,
     "/notes": notes,
     "/refuse": refuse,
