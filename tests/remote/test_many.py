@@ -13,7 +13,7 @@ pytest.register_assert_rewrite("tests.kills")
 from tests.host import Outcome, Project  # noqa: E402
 from tests.kills import Command, check, live_number, look  # noqa: E402
 from tests.remote.conftest import Apart  # noqa: E402
-from tests.remote.faults import proxies, tasks  # noqa: E402
+from tests.remote.faults import no_task_stays, proxies, tasks  # noqa: E402
 
 pytestmark = pytest.mark.engine
 # Twenty interpreters start on two cores.
@@ -75,4 +75,4 @@ def test_ten_first_deployments_at_once_on_a_host_without_a_proxy_all_go_live(bar
     for each in apps:
         check(bare, each, 1, f"this is {each.name}")
     assert proxies(bare) == ["imm-proxy", "imm-sidecar"]
-    assert tasks(bare) == []
+    assert no_task_stays(bare), tasks(bare)
