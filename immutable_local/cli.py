@@ -399,15 +399,15 @@ def proxy_up(
     ] = None,
 ) -> None:
     """Start the host's proxy, or change how it runs; its apps stay."""
-    from immutable_local import host
+    from immutable_local import making
 
     if https_port is not None:
         raise UsageError("--https-port: not supported yet", code="not_supported", hint="leave it out")
     change = {"kind": kind, "bind": bind, "http_port": http_port, "pool": pool}
-    wanted = host.checked({key: value for key, value in change.items() if value is not None})
+    wanted = making.checked({key: value for key, value in change.items() if value is not None})
     tell = _teller("")
     with _interruptible(tell):
-        ready = host.ensure(_begun(), tell.warn, wanted)
+        ready = making.ensure(_begun(), tell.warn, wanted)
         ready.close()
     _tell_proxy(
         {
@@ -432,7 +432,7 @@ def proxy_down(
     force: Annotated[bool, typer.Option("--force", help="Also when apps are live behind it.")] = False,
 ) -> None:
     """Remove the proxy and its sidecar; apps' data, secrets and history stay."""
-    from immutable_local import host
+    from immutable_local import making
     from immutable_local.status import of_proxy
 
     engine = _engine()
@@ -443,7 +443,7 @@ def proxy_down(
             code="apps_live",
             hint="take them off first with imm down, or imm proxy down --force: then nobody reaches them",
         )
-    removed = host.take_down(engine)
+    removed = making.take_down(engine)
     if asked.json:
         _print_json({"removed": removed})
     else:
@@ -656,11 +656,11 @@ def _interrupted(tell: Teller) -> ImmError:
 
 
 def _with_lock(app: str, command: str, act: Callable[[Any], bool]) -> bool:
-    from immutable_local import host, lock
+    from immutable_local import lock, making
 
     tell = _teller(app)
     with _interruptible(tell):
-        ready = host.ensure(_begun(), tell.warn)
+        ready = making.ensure(_begun(), tell.warn)
         try:
             lock.take(ready.session, app, command)
             return act(ready.session)

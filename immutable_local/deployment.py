@@ -18,7 +18,8 @@ from immutable_local.errors import (
     UsageError,
 )
 from immutable_local.events import Teller
-from immutable_local.host import Begun, Host, begin, ensure
+from immutable_local.host import Begun, Host, begin
+from immutable_local.making import ensure
 from immutable_local.observed import Observed, observe
 from immutable_local.sweep import record_live, sweep
 from immutable_local.undo import Undo

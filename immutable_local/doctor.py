@@ -58,12 +58,12 @@ def _builder() -> Iterator[Finding]:
 
 
 def _host(engine: Any) -> Iterator[Finding]:
-    from immutable_local import host
+    from immutable_local import host, making
 
     asked = host.Asked()
     for what, candidates in (
-        ("proxy image", host.proxy_images(asked)),
-        ("sidecar image", host.PYTHON_IMAGES),
+        ("proxy image", making.proxy_images(asked)),
+        ("sidecar image", making.PYTHON_IMAGES),
     ):
         present = next((each for each in candidates if engine.image(each) is not None), None)
         yield Finding(what, True, present or f"{candidates[-1]} (will be pulled)")
@@ -101,10 +101,10 @@ def _host(engine: Any) -> Iterator[Finding]:
 
 def _free(engine: Any) -> Iterator[Finding]:
     """Without a sidecar the engine is asked by a container of a moment."""
-    from immutable_local import host
+    from immutable_local import making
 
     try:
-        image = next((each for each in host.PYTHON_IMAGES if engine.image(each) is not None), None)
+        image = next((each for each in making.PYTHON_IMAGES if engine.image(each) is not None), None)
         if image is None:
             return
         told = engine.run_once(image, ["python3", "-c", "import shutil; print(shutil.disk_usage('/').free)"])

@@ -585,6 +585,11 @@ def volume_mount(
     )
 
 
+def bounded_log() -> Any:
+    """A container's own log: three files of 10 MB at most."""
+    return {"type": "json-file", "config": {"max-size": "10m", "max-file": "3"}}
+
+
 def endpoint(address: str | None = None, aliases: Sequence[str] = ()) -> dict[str, Any]:
     """How a container starts in a network: a fixed address, and the names it answers to."""
     asked: dict[str, Any] = {}

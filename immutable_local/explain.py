@@ -10,8 +10,8 @@ from typing import Any
 from immutable_local import labels as label
 from immutable_local.engine import Engine
 from immutable_local.errors import ImmError
-from immutable_local.host import PYTHON_IMAGES, image_for
 from immutable_local.instance import Instance
+from immutable_local.making import PYTHON_IMAGES, image_for
 
 SHOWN_LOG_LINES = 15
 LISTENING = "0A"

@@ -10,9 +10,8 @@ from typing import Any
 from immutable_local import labels as label
 from immutable_local import network, secret, volume
 from immutable_local.app import Service
-from immutable_local.engine import Engine, endpoint, volume_mount
+from immutable_local.engine import Engine, bounded_log, endpoint, volume_mount
 from immutable_local.errors import EngineRefused, ImmError
-from immutable_local.host import bounded_log
 from immutable_local.release import Release
 from immutable_local.routes import Slot
 from immutable_local.sidecar.session import Session

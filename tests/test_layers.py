@@ -67,6 +67,7 @@ LAYERS = {
         "instance",
         "ledger",
         "logs",
+        "making",
         "network",
         "observed",
         "parking",
@@ -87,7 +88,7 @@ LAYERS = {
 RUNS_IN_THE_SIDECAR = {"sidecar.page", "sidecar.parking", "sidecar.program"} | LAYERS["hands"]
 MODULES = sorted(set().union(*LAYERS.values()))
 # Where a proxy is chosen, started or told to people; nobody else may know one from another.
-KNOWS_A_PROXY = {"proxy", "proxy.nginx", "proxy.traefik", "host", "cli", "init"}
+KNOWS_A_PROXY = {"proxy", "proxy.nginx", "proxy.traefik", "host", "making", "cli", "init"}
 
 
 def path_of(module: str) -> Path:

@@ -17,7 +17,7 @@ from immutable_local.config import values
 from immutable_local.config.findings import Wrong
 from immutable_local.config.kinds import Kind
 from immutable_local.engine import connect
-from immutable_local.host import image_for
+from immutable_local.making import image_for
 from immutable_local.proxy.nginx import Nginx
 from immutable_local.routes import SLOTS, Side, Structure
 from tests.host import Host, Project

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from immutable_local.engine import connect
-from immutable_local.host import image_for
+from immutable_local.making import image_for
 from immutable_local.proxy.nginx import PROXY, Nginx
 from immutable_local.proxy.traefik import API, BASE, FOLDER, STATIC, Traefik, _file_of, _of_app, _yaml
 from immutable_local.routes import SLOTS, Side, Structure

@@ -1,0 +1,486 @@
+"""The host made ready: its proxy and sidecar, their network and their two volumes; and taken down again."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import tarfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from immutable_local import labels as label
+from immutable_local import lock, network
+from immutable_local.engine import (
+    KEPT_RUNNING,
+    Container,
+    Engine,
+    bounded_log,
+    endpoint,
+    volume_mount,
+)
+from immutable_local.errors import EngineRefused, ImmError, Locked, ProxyError, SessionLost, UsageError
+from immutable_local.host import (
+    NEXT,
+    PROXY,
+    PROXY_VOLUME,
+    SIDECAR,
+    STATE_VOLUME,
+    Asked,
+    Begun,
+    Host,
+    attached,
+    begin,
+    begun_or_attached,
+    by_role,
+    find,
+    host_of,
+    runs,
+)
+from immutable_local.proxy import Proxy, choose
+from immutable_local.undo import Undo
+from immutable_local.wait import until
+
+PROXY_UID = 101
+SIDECAR_UID = 10100
+PYTHON_IMAGES = ("imm.local/python:3.11", "python:3.11-slim")
+START_SECONDS = 20.0
+PROCESSES = 512
+# The name that whoever makes the host holds meanwhile.
+MAKING = "imm-making"
+MAKING_SECONDS = 60.0
+# How long a proxy that is replaced may finish what it is answering; its port is unattended meanwhile.
+LEAVING_SECONDS = 5.0
+# All that the sidecar runs by itself; each session's program comes through exec.
+PAGE = Path(__file__).parent / "sidecar" / "page.py"
+
+
+def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any] | None = None) -> Host:
+    """The host made ready: what is missing is made, what stopped is started.
+
+    `change` holds fields of Asked to change; `report` is told of undo steps that fail. A proxy that was asked
+    to run otherwise is replaced, its apps stay. Raises ImmError when a name or the port is taken, and then
+    leaves nothing behind that wasn't there before.
+    """
+    engine = begun.engine
+    for each in begun.listed:
+        # Those of an app are swept by whoever has its lock.
+        if each.labels[label.ROLE] == "task" and label.APP not in each.labels and each.state == "created":
+            engine.remove_never_started(each.id)
+    ready = _ready_already(*begun_or_attached(begun), change or {})
+    if ready is not None:
+        return ready
+    python = image_for(engine, PYTHON_IMAGES)
+    # Before there is a sidecar there is no lock of its: of several first deployments one makes the host.
+    with ExitStack() as held:
+        ready = _made_by_another(engine, python, change or {}, held)
+        if ready is not None:
+            return ready
+        found, host = attached(engine)
+        ready = _ready_already(found, host, change or {}) or _rejoined(engine, found, change or {})
+        if ready is not None:
+            return ready
+        with Undo(report) as undo:
+            found = _settled(engine, find(engine))
+            _make(engine, replace(_asked(engine, found), **(change or {})), found, undo, report)
+            host = _ready(engine)
+            undo.by(host.close)
+            with lock.host(host.session, "proxy up"):
+                host.proxy.load(engine, host.session, host.structures(), settle=False)
+            undo.keep()
+        return host
+
+
+def _made_by_another(engine: Engine, image: str, change: Mapping[str, Any], held: ExitStack) -> Host | None:
+    """The host that another command has made meanwhile; None when this one holds the name, and is to."""
+
+    def made() -> tuple[Host | None] | None:
+        try:
+            held.enter_context(engine.name_held(MAKING, image))
+            return (None,)
+        except EngineRefused as refused:
+            if refused.status != 409:
+                raise
+        begun = begin(engine)
+        ready = _ready_already(by_role(begun.listed), begun.host, change)
+        return (ready,) if ready is not None else None
+
+    ended = until(made, MAKING_SECONDS, pause=0.1)
+    if ended is None:
+        raise Locked(
+            f"another command has been making this host's proxy for {MAKING_SECONDS:.0f} s",
+            hint=f"wait for it; if its client is gone or frozen: docker rm -f {MAKING}",
+        )
+    return ended[0]
+
+
+def checked(change: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The change, when it makes sense. Raises UsageError."""
+    if "kind" in change:
+        choose(change["kind"])
+    try:
+        ipaddress.IPv4Address(change.get("bind", "127.0.0.1"))
+    except ValueError as wrong:
+        raise UsageError(
+            f"--bind {change['bind']}: not an IPv4 address", hint="0.0.0.0 is every address"
+        ) from wrong
+    try:
+        pool = ipaddress.IPv4Network(change.get("pool", network.DEFAULT_POOL))
+    except ValueError as wrong:
+        raise UsageError(f"--pool {change['pool']}: {wrong}", hint="write it like 10.201.0.0/16") from wrong
+    if pool.prefixlen > 23 or not pool.is_private:
+        raise UsageError(
+            f"--pool {pool}: a private network of /23 or larger is needed, a /24 for each app",
+            hint="write it like 10.201.0.0/16",
+        )
+    return change
+
+
+def proxy_images(asked: Asked) -> Sequence[str]:
+    """The images that this kind of proxy can run from, the one to pull last."""
+    return choose(asked.kind).images
+
+
+def take_down(engine: Engine) -> list[str]:
+    """Remove the proxy, its sidecar and its network; the volumes stay. Returns what was removed."""
+    removed = []
+    for name in (SIDECAR, NEXT, PROXY):
+        found = engine.find(name)
+        if found is not None and label.ROLE in (found["Config"].get("Labels") or {}):
+            engine.stop(name, 5)
+            engine.remove(name)
+            removed.append(name)
+    if any(each.name == network.PROXY_NETWORK and label.ROLE in each.labels for each in engine.networks()):
+        engine.remove_network(network.PROXY_NETWORK)
+        removed.append(network.PROXY_NETWORK)
+    return removed
+
+
+def image_for(engine: Engine, candidates: Sequence[str]) -> str:
+    """The first of these images that the engine has, else the last one, pulled. Raises ImmError."""
+    for each in candidates:
+        if engine.image(each) is not None:
+            return each
+    try:
+        engine.pull(candidates[-1])
+    except EngineRefused as refused:
+        raise ImmError(
+            f"the engine has no image {' or '.join(candidates)}, and could not pull one",
+            code="no_image",
+            details=[refused.explanation],
+            hint="where no registry answers, make setup in imm's own folder builds these from packages",
+        ) from refused
+    return candidates[-1]
+
+
+def _ready_already(
+    found: Mapping[str, Container], host: Host | None, change: Mapping[str, Any]
+) -> Host | None:
+    """The host when nothing has to be made."""
+    if host is None:
+        return None
+    # Where the proxy restarted by itself, the sidecar is still in the network namespace that it left.
+    if _right(found, change) and host.session.ask("hello")["interfaces"]:
+        return host
+    host.close()
+    return None
+
+
+def _right(found: Mapping[str, Container], change: Mapping[str, Any]) -> bool:
+    """Whether the proxy that runs is as asked. Out of its network nobody reaches it: it is made anew."""
+    proxy = found.get("proxy")
+    if proxy is None or not proxy.running or "next" in found:
+        return False
+    if network.PROXY_NETWORK not in proxy.addresses:
+        return False
+    asked = Asked(**json.loads(proxy.labels[label.CONFIGURATION]))
+    return replace(asked, **change) == asked
+
+
+def _rejoined(engine: Engine, found: Mapping[str, Container], change: Mapping[str, Any]) -> Host | None:
+    """The host, its sidecar restarted as the proxy left it behind. Whoever does this holds the name: another
+    one's session would end with it."""
+    if not _right(found, change) or not runs(found.get("sidecar")):
+        return None
+    try:
+        engine.restart(SIDECAR, grace=0)
+    except EngineRefused:
+        # The proxy that it belonged to is gone.
+        return None
+    return _ready(engine)
+
+
+def _settled(engine: Engine, found: dict[str, Container]) -> dict[str, Container]:
+    """Finish or undo a making or a change of the proxy that was interrupted; returns what there is then."""
+    for role in ("proxy", "next"):
+        if role in found and found[role].state == "created":
+            # One that never started may not be all there.
+            engine.remove(found.pop(role).id)
+    before, after = found.get("proxy"), found.get("next")
+    if after is None:
+        return found
+    if before is not None and (before.running or not after.running):
+        engine.remove(after.id)
+    else:
+        if before is not None:
+            engine.remove(before.id)
+        engine.rename(after.id, PROXY)
+    return find(engine)
+
+
+def _asked(engine: Engine, found: Mapping[str, Container]) -> Asked:
+    """How the proxy was asked to run, as its label says, or its sidecar's, or what is left on the volume."""
+    for role in ("proxy", "sidecar"):
+        if role in found and label.CONFIGURATION in found[role].labels:
+            return Asked(**json.loads(found[role].labels[label.CONFIGURATION]))
+    if engine.volume(PROXY_VOLUME) is not None:
+        image = image_for(engine, PYTHON_IMAGES)
+        mounts = [volume_mount(PROXY_VOLUME, "/imm/proxy", read_only=True)]
+        told = engine.run_once(image, ["cat", "/imm/proxy/data/host.json"], mounts=mounts)
+        if told.strip():
+            return Asked(**json.loads(told))
+    return Asked()
+
+
+def _make(
+    engine: Engine,
+    wanted: Asked,
+    found: Mapping[str, Container],
+    undo: Undo,
+    report: Callable[[str], Any],
+) -> None:
+    proxy = choose(wanted.kind)
+    python = image_for(engine, PYTHON_IMAGES)
+    image = image_for(engine, proxy.images)
+    before = found or engine.containers({label.ROLE: "instance"})
+    for name in (STATE_VOLUME, PROXY_VOLUME):
+        volume = engine.volume(name)
+        if volume is None and before:
+            report(_lost(engine, name))
+        if volume is None:
+            engine.create_volume(name, {label.ROLE: "state"})
+            undo.by(engine.remove_volume, name)
+        elif label.ROLE not in (volume.get("Labels") or {}):
+            raise _taken("volume", name)
+    _, made = network.ensure_network(
+        engine, network.PROXY_NETWORK, wanted.pool, python, {label.ROLE: "network"}
+    )
+    if made:
+        undo.by(engine.remove_network, network.PROXY_NETWORK)
+    configuration = json.dumps(asdict(wanted), sort_keys=True)
+    current = found.get("proxy")
+    if (
+        current is None
+        or current.labels.get(label.CONFIGURATION) != configuration
+        or (current.running and network.PROXY_NETWORK not in current.addresses)
+    ):
+        if current is not None and current.running and runs(found.get("sidecar")):
+            _write_beforehand(engine, proxy, current, found["sidecar"])
+        _replace_proxy(engine, proxy, image, wanted, configuration, current, undo, report)
+    else:
+        # Restarted, as the engine may be waiting to start one that crashed again and again.
+        _start_proxy(engine.start if current.running else engine.restart, PROXY, wanted)
+    # Made anew: an old one may belong to a network namespace that is gone.
+    if "sidecar" in found or engine.find(SIDECAR) is not None:
+        _remove_ours(engine, SIDECAR)
+    _create_sidecar(engine, python, configuration)
+    undo.by(engine.remove, SIDECAR)
+    try:
+        engine.start(SIDECAR)
+    except EngineRefused as refused:
+        raise _did_not_come_up(engine) from refused
+
+
+def _lost(engine: Engine, volume: str) -> str:
+    """What went with a volume that somebody removed, and how to go on."""
+    if volume == STATE_VOLUME:
+        return (
+            f"the volume {volume} is gone, and with it every app's history, secrets and kept logs;"
+            " what is live stays live. Set secrets again with imm secret set"
+        )
+    apps = sorted({each.labels[label.APP] for each in engine.containers({label.ROLE: "instance"})})
+    return (
+        f"the volume {volume} is gone, and with it which releases are live: nobody reaches"
+        f" {', '.join(apps) or 'any app'}. imm up brings an app back, each from its own folder"
+    )
+
+
+def _write_beforehand(engine: Engine, proxy: Proxy, current: Container, sidecar: Container) -> None:
+    """Let the new proxy find its whole configuration when it starts: the port is unattended until then."""
+    host = host_of(engine, current, sidecar)
+    try:
+        with lock.host(host.session, "proxy up"):
+            proxy.write(host.session, host.structures())
+    finally:
+        host.close()
+
+
+def _replace_proxy(
+    engine: Engine,
+    proxy: Proxy,
+    image: str,
+    wanted: Asked,
+    configuration: str,
+    current: Container | None,
+    undo: Undo,
+    report: Callable[[str], Any],
+) -> None:
+    """Create the new proxy whole, beside the old; then stop one and start the other."""
+    name = NEXT if current is not None else PROXY
+    if engine.find(name) is not None:
+        _remove_ours(engine, name)
+    if current is not None:
+        undo.by(engine.start, current.id)
+    container = _create_proxy(engine, proxy, name, image, wanted, configuration)
+    undo.by(engine.remove, container)
+    for each in engine.networks():
+        if each.labels.get(label.ROLE) == "network" and label.APP in each.labels and each.subnet:
+            taken = current.addresses.get(each.name) if current is not None else None
+            engine.join(each.name, container, network.proxy_address(each.subnet, taken))
+    began = time.monotonic()
+    if current is not None:
+        engine.stop(current.id, LEAVING_SECONDS)
+    _start_proxy(engine.start, container, wanted)
+    if current is not None:
+        report(f"the proxy was replaced; nobody listened for {time.monotonic() - began:.1f} s")
+        engine.remove(current.id)
+        engine.rename(container, PROXY)
+
+
+def _create_proxy(
+    engine: Engine, proxy: Proxy, name: str, image: str, wanted: Asked, configuration: str
+) -> str:
+    container = engine.create(
+        name,
+        image,
+        labels={label.ROLE: "proxy", label.CONFIGURATION: configuration},
+        ports=[proxy.container_port],
+        port_bindings={proxy.container_port: (wanted.bind, wanted.http_port)},
+        mounts=[volume_mount(PROXY_VOLUME, "/imm/proxy")],
+        networks={network.PROXY_NETWORK: endpoint()},
+        network_mode=network.PROXY_NETWORK,
+        **_hardened(),
+        **proxy.container(),
+    )
+    folders = [
+        _folder("data", SIDECAR_UID),
+        _folder("data/apps", SIDECAR_UID),
+        _folder("data/park", SIDECAR_UID),
+        _folder("data/run", PROXY_UID),
+        _folder("data/tmp", PROXY_UID),
+    ]
+    engine.put(container, "/imm/proxy", [*folders, _file("data/host.json", configuration.encode())])
+    for path, content in proxy.seeds().items():
+        if engine.read(container, f"/imm/proxy/data/{path}") is None:
+            folder = [_folder(f"data/{path.rpartition('/')[0]}", SIDECAR_UID)] if "/" in path else []
+            engine.put(container, "/imm/proxy", [*folder, _file(f"data/{path}", content.encode())])
+    return container
+
+
+def _start_proxy(start: Callable[[str], Any], container: str, wanted: Asked) -> None:
+    try:
+        start(container)
+    except EngineRefused as refused:
+        raise ProxyError(
+            f"the proxy cannot listen on {wanted.bind}:{wanted.http_port} of the engine's host",
+            code="port_taken",
+            details=[refused.explanation],
+            hint="free that port, or choose another: imm proxy up --http-port 8081",
+        ) from refused
+
+
+def _create_sidecar(engine: Engine, image: str, configuration: str) -> None:
+    container = engine.create(
+        SIDECAR,
+        image,
+        labels={label.ROLE: "sidecar", label.CONFIGURATION: configuration},
+        entrypoint=[],
+        command=["python3", "-ISB", "-c", PAGE.read_text()],
+        user=f"{SIDECAR_UID}:{PROXY_UID}",
+        environment={},
+        mounts=[volume_mount(STATE_VOLUME, "/imm/state"), volume_mount(PROXY_VOLUME, "/imm/proxy")],
+        network_mode=f"container:{PROXY}",
+        tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=8m"},
+        **_hardened(),
+    )
+    engine.put(container, "/imm/state", [_folder("data", SIDECAR_UID, 0o700)])
+
+
+def _ready(engine: Engine) -> Host:
+    """Wait until the proxy and the sidecar run and the sidecar sees the proxy's network."""
+
+    def ready() -> Host | None:
+        found = find(engine)
+        if not (runs(found.get("proxy")) and runs(found.get("sidecar"))):
+            return None
+        try:
+            host = host_of(engine, found["proxy"], found["sidecar"])
+            if host.session.ask("hello")["interfaces"]:
+                return host
+        except (EngineRefused, SessionLost):
+            # It went away again: the engine is just restarting it.
+            return None
+        host.close()
+        return None
+
+    host = until(ready, START_SECONDS, pause=0.05)
+    if host is None:
+        raise _did_not_come_up(engine)
+    return host
+
+
+def _did_not_come_up(engine: Engine) -> ProxyError:
+    said = [
+        line
+        for name in (PROXY, SIDECAR)
+        if engine.find(name) is not None
+        for line in engine.logs(name, tail=5).decode(errors="replace").splitlines()
+    ]
+    return ProxyError(
+        f"the proxy and its sidecar did not come up within {START_SECONDS:.0f} s",
+        details=said,
+        hint="see docker logs imm-proxy and docker logs imm-sidecar",
+    )
+
+
+def _hardened() -> dict[str, Any]:
+    return {
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "read_only": True,
+        "pids_limit": PROCESSES,
+        "restart_policy": KEPT_RUNNING,
+        "log_config": bounded_log(),
+    }
+
+
+def _remove_ours(engine: Engine, name: str) -> None:
+    found = engine.find(name)
+    if found is None:
+        return
+    if label.ROLE not in (found["Config"].get("Labels") or {}):
+        raise _taken("container", name)
+    engine.remove(found["Id"])
+
+
+def _taken(kind: str, name: str) -> ImmError:
+    return ImmError(
+        f"there is a {kind} named {name} that imm did not make",
+        code="name_taken",
+        hint=f"rename or remove it, then run the command again: docker {kind} ls",
+    )
+
+
+def _folder(name: str, uid: int, mode: int = 0o755) -> tuple[tarfile.TarInfo, bytes]:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, mode, uid, PROXY_UID
+    return entry, b""
+
+
+def _file(name: str, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+    entry = tarfile.TarInfo(name)
+    entry.mode, entry.uid, entry.gid = 0o644, SIDECAR_UID, PROXY_UID
+    return entry, content
