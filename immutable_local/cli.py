@@ -284,15 +284,16 @@ def logs(
 
 
 @cli.command(epilog=GLOBAL_OPTIONS)
-def prune() -> None:
+def prune(wait: Wait = "0s") -> None:
     """Remove old releases' images, of this app only; never a volume, never what is live."""
     from immutable_local import deploy
     from immutable_local.deployment import Options
 
+    seconds = _seconds(wait)
     app, _ = _app()
     tell = _teller(app.name)
     with _interruptible(tell):
-        removed = deploy.prune_releases(_engine(), app.name, app.keep, Options(), tell)
+        removed = deploy.prune_releases(_engine(), app.name, app.keep, Options(seconds), tell)
     if asked.json:
         _print_json({"app": app.name, "removed": removed})
     else:
@@ -324,15 +325,19 @@ def secret_set(
     from_file: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="The file that holds the value.")
     ] = None,
+    wait: Wait = "0s",
 ) -> None:
     """Set a secret; its value comes from a prompt, a file or standard input."""
     from immutable_local import secret
     from immutable_local.config import check_secret_name
 
     check_secret_name(name)
+    seconds = _seconds(wait)
     app, _ = _app()
     value = secret.check_value(name, _secret_value(name, from_file))
-    changed = _with_lock(app.name, "secret set", lambda session: secret.put(session, app.name, name, value))
+    changed = _with_lock(
+        app.name, "secret set", seconds, lambda session: secret.put(session, app.name, name, value)
+    )
     used = any(name in service.secrets for service in app.services)
     if asked.json:
         _print_json({"app": app.name, "secret": name, "changed": changed})
@@ -366,14 +371,17 @@ def secret_list() -> None:
 
 
 @secret_cli.command("remove", epilog=GLOBAL_OPTIONS)
-def secret_remove(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def secret_remove(name: Annotated[str, typer.Argument(metavar="NAME")], wait: Wait = "0s") -> None:
     """Forget a secret. Running instances keep what they were given."""
     from immutable_local import secret
     from immutable_local.config import check_secret_name
 
     check_secret_name(name)
+    seconds = _seconds(wait)
     app, _ = _app()
-    existed = _with_lock(app.name, "secret remove", lambda session: secret.remove(session, app.name, name))
+    existed = _with_lock(
+        app.name, "secret remove", seconds, lambda session: secret.remove(session, app.name, name)
+    )
     if not existed:
         raise NotFound(
             f"there is no secret {name} of {app.name}", hint="imm secret list shows those that are set"
@@ -655,14 +663,14 @@ def _interrupted(tell: Teller) -> ImmError:
     )
 
 
-def _with_lock(app: str, command: str, act: Callable[[Any], bool]) -> bool:
+def _with_lock(app: str, command: str, wait: float, act: Callable[[Any], bool]) -> bool:
     from immutable_local import lock, making
 
     tell = _teller(app)
     with _interruptible(tell):
         ready = making.ensure(_begun(), tell.warn)
         try:
-            lock.take(ready.session, app, command)
+            lock.take(ready.session, app, command, wait)
             return act(ready.session)
         finally:
             ready.close()

@@ -6,6 +6,7 @@ import getpass
 import re
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,24 @@ def test_a_holder_whose_connection_is_lost_loses_the_lock_and_changes_nothing(
     assert error["code"] in ("session_lost", "engine_unreachable") and error["hint"]
     assert host.get("/version") == "3"
     assert [each["Id"] for each in host.instances(app)] == [each["Id"] for each in before]
+
+
+def test_whatever_takes_the_lock_can_wait_for_it(host: Host, app: Project):
+    """Not `up` alone: who prunes, or sets a secret, is refused or waits alike."""
+    host.up(app)
+    commands = (("prune",), ("secret", "set", "TOKEN", "--from", str(app.folder / "imm.toml")))
+    with (
+        host.begun(app.version("2", **WAITS), "up", step="check_health") as running,
+        ThreadPoolExecutor() as beside,
+    ):
+        for words in commands:
+            assert host.imm(app, *words, expect=3).error["code"] == "locked"
+        waiting = [beside.submit(host.imm, app, *words, "--wait", "60s") for words in commands]
+        host.status(app)
+        assert not any(each.done() for each in waiting)
+        host.let_go(app)
+        running.ends()
+        assert [each.result().code for each in waiting] == [0, 0]
 
 
 def test_looking_takes_no_lock(host: Host, app: Project):
