@@ -658,6 +658,12 @@ def _interrupted(tell: Teller) -> ImmError:
             code="interrupted",
             hint="what is left to retire is swept by the next imm up, revert, prune or down",
         )
+    if not tell.undone:
+        return ImmError(
+            "interrupted; what wasn't live could not be undone",
+            code="interrupted",
+            hint="the next imm up, revert, prune or down sweeps it",
+        )
     return ImmError(
         "interrupted; what wasn't live is undone", code="interrupted", hint="imm status shows what is live"
     )

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from immutable_local import image, ledger, lock
-from immutable_local.engine import Engine
+from immutable_local.engine import Engine, connect
 from immutable_local.errors import (
     EngineError,
     EngineRefused,
@@ -98,28 +98,44 @@ def put_right(at: Deployment, failed: BaseException) -> None:
     """The host went away in the middle of a command: do what the next one would begin with.
 
     Nobody else would, and requests to a service with one writer would wait for it. A host that is restarted
-    comes back in a few seconds; after RETURN_SECONDS it is left to the next command.
+    comes back in a few seconds; after some RETURN_SECONDS it is left to the next command.
     """
     at.host.close()
-    at.tell.note(f"waiting for the host to come back, {RETURN_SECONDS:.0f} s at most", "waiting")
+    at.tell.undone = False
+    at.tell.note(f"waiting for the host to come back, about {RETURN_SECONDS:.0f} s at most", "waiting")
+    last: ImmError | None = None
+
+    def swept() -> Observed | None:
+        nonlocal last
+        try:
+            return _swept(at)
+        except (EngineError, EngineRefused, ProxyError, SessionLost) as again:
+            # It isn't there yet, or went away again.
+            last = again
+            return None
+
     try:
-        found = until(lambda: _swept(at), RETURN_SECONDS, RETURN_PAUSE_SECONDS)
-        if found is None:
-            # One that isn't there yet refuses in many ways: the last one is told.
-            found = _sweep_anew(at)
-    except ImmError as again:
-        at.tell.warn(f"{again.message}; what this command left is swept by the next one")
+        found = until(swept, RETURN_SECONDS, RETURN_PAUSE_SECONDS)
+    except (ImmError, KeyboardInterrupt) as stopped:
+        found, last = None, stopped if isinstance(stopped, ImmError) else None
+    if found is None:
+        why = f"{last.message}; " if last else ""
+        at.tell.warn(f"{why}what this command left is swept by the next one")
         return
-    if found.live is not None and isinstance(failed, ImmError):
-        was = at.found.live.release if at.found.live else None
-        number = found.live.release
-        failed.still = f"release {number} is {'still ' if number == was else ''}live"
+    at.tell.undone = True
+    was = at.found.live.release if at.found.live else None
+    number = found.live.release if found.live else None
+    at.tell.stands = f"release {number} is {'still ' if number == was else ''}live"
+    if number is None:
+        at.tell.stands = f"nothing of {at.app} is live"
+    if isinstance(failed, ImmError):
+        failed.still = at.tell.stands
         failed.hint = "run the command again: what this one left is swept"
 
 
 def _gone(at: Deployment, failed: BaseException) -> bool:
-    """Whether the session ended, the engine can't be reached, or the proxy left the sidecar behind."""
-    if isinstance(failed, EngineError | SessionLost):
+    """Whether the session ended, with its engine or alone, or the proxy left the sidecar behind."""
+    if isinstance(failed, SessionLost):
         return True
     try:
         return not at.host.session.ask("hello")["interfaces"]
@@ -127,20 +143,17 @@ def _gone(at: Deployment, failed: BaseException) -> bool:
         return True
 
 
-def _swept(at: Deployment) -> Observed | None:
-    """What a sweep left; None when the host isn't there yet, or went away again."""
-    try:
-        return _sweep_anew(at)
-    except (EngineError, EngineRefused, SessionLost):
-        return None
-
-
-def _sweep_anew(at: Deployment) -> Observed:
-    host = ensure(begin(at.engine), at.tell.warn)
+def _swept(at: Deployment) -> Observed:
+    """Attach anew, lock, sweep. Raises ImmError."""
+    host = ensure(begin(connect()), at.tell.warn)
     try:
         # This command's own session, if the sidecar is still at something of its, lets go of it soon.
         lock.take(host.session, at.app, at.command, OWN_LOCK_SECONDS)
-        return sweep(host, observe(at.engine, host.session, at.app), at.command, at.tell)
+        found = observe(host.engine, host.session, at.app)
+        # No word of what is being done: another command was here since, and may be watching its release.
+        if found.doing is None and not (found.live and found.live.held):
+            return found
+        return sweep(host, found, at.command, at.tell)
     finally:
         host.close()
 

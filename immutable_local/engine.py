@@ -364,13 +364,15 @@ class Engine:
             if refused.status == 409:
                 self.remove_never_started(name)
             raise
-        attached = self.client.attach_socket(made, {"stdin": 1, "stream": 1})
         try:
             with asking_docker_to(f"start {name}"):
+                attached = self.client.attach_socket(made, {"stdin": 1, "stream": 1})
                 self.client.start(made)
-            yield
+            try:
+                yield
+            finally:
+                attached.close()
         finally:
-            attached.close()
             self.remove(made)
 
     def remove_never_started(self, container: str) -> None:

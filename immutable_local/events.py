@@ -78,6 +78,8 @@ class Teller:
         self.reached = ""
         # What is true until then, as soon as it is known.
         self.stands = ""
+        # Whether what isn't live has been undone when the command has ended.
+        self.undone = True
         self.current = ""
         self.began = time.monotonic()
         self.at_step: Callable[[str], Any] = lambda step: None

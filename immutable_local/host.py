@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from immutable_local import labels as label
 from immutable_local import network
 from immutable_local.engine import Container, Engine
-from immutable_local.errors import EngineRefused, ProxyError
+from immutable_local.errors import EngineRefused, ProxyError, SessionLost
 from immutable_local.proxy import Proxy, choose
 from immutable_local.routes import Structure
 from immutable_local.sidecar.session import Session
@@ -71,8 +71,13 @@ def begin(engine: Engine) -> Begun:
     """Look who is there, and let the sidecar's program start; changes nothing."""
     listed = engine.containers({label.ROLE: ""})
     found = by_role(listed)
-    ready = runs(found.get("proxy")) and runs(found.get("sidecar"))
-    return Begun(engine, listed, host_of(engine, found["proxy"], found["sidecar"]) if ready else None)
+    if not (runs(found.get("proxy")) and runs(found.get("sidecar"))):
+        return Begun(engine, listed, None)
+    try:
+        return Begun(engine, listed, host_of(engine, found["proxy"], found["sidecar"]))
+    except (EngineRefused, SessionLost):
+        # The sidecar went away since it was listed.
+        return Begun(engine, listed, None)
 
 
 def find(engine: Engine) -> dict[str, Container]:

@@ -87,6 +87,9 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
             found = _settled(engine, find(engine))
             _make(engine, replace(_asked(engine, found), **(change or {})), found, undo, report)
             host = _ready(engine)
+            # From here on others work with it, those that waited for it first of all.
+            undo.keep()
+        with Undo(report) as undo:
             undo.by(host.close)
             with lock.host(host.session, "proxy up"):
                 host.proxy.load(engine, host.session, host.structures(), settle=False)
@@ -182,9 +185,13 @@ def _ready_already(
     """The host when nothing has to be made."""
     if host is None:
         return None
-    # Where the proxy restarted by itself, the sidecar is still in the network namespace that it left.
-    if _right(found, change) and host.session.ask("hello")["interfaces"]:
-        return host
+    try:
+        # Where the proxy restarted by itself, the sidecar is still in the network namespace that it left.
+        if _right(found, change) and host.session.ask("hello")["interfaces"]:
+            return host
+    except SessionLost:
+        # It went away since: another command may just be bringing it back.
+        return None
     host.close()
     return None
 

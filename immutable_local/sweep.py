@@ -11,7 +11,7 @@ from dataclasses import replace
 from immutable_local import drain, health, image, instance, ledger, network, parking
 from immutable_local import labels as label
 from immutable_local.engine import Container
-from immutable_local.errors import EngineRefused, Unhealthy
+from immutable_local.errors import EngineError, EngineRefused, SessionLost, Unhealthy
 from immutable_local.events import Teller
 from immutable_local.host import Host
 from immutable_local.instance import Instance
@@ -117,8 +117,11 @@ def let_go(host: Host, observed: Observed, live: Live, tell: Teller) -> None:
         instances = [_instance(release, observed, live, each) for each in stopped]
         try:
             health.wait_until_healthy(host.engine, host.session, instances, tell, what, "")
-        except (EngineRefused, Unhealthy):
-            # Not healthy, and nobody waits any longer. Where nobody can tell, requests wait for who can.
+        except (EngineError, SessionLost):
+            # Nobody can tell: requests wait for who can.
+            raise
+        except BaseException:
+            # Not healthy, or not waited for any more: nor do requests.
             _let_pass(host, observed, live)
             raise
     _let_pass(host, observed, live)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from immutable_local.errors import EngineError, ImmError, SessionLost
+from immutable_local.errors import ImmError
 
 
 class Undo:
@@ -46,7 +46,4 @@ class Undo:
         except ImmError as failed:
             if decisive:
                 self._steps.pop_all()
-            # Where the host went away each step meets that: it is put right, or told, as a whole.
-            if not isinstance(failed, EngineError | SessionLost):
-                told = f"while undoing ({step.__name__}): {failed.message}; the next command finishes it"
-                self._report(told)
+            self._report(f"while undoing ({step.__name__}): {failed.message}; the next command finishes it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from immutable_local.wait import until
 from tests.host import HEALTHCHECK, Host, Project
 from tests.load import Load
 
@@ -104,6 +105,21 @@ class TestOneWriter:
         assert [each["Id"] for each in host.instances(app)] == before
         assert host.get("/version") == "1"
         assert host.get("/read?/data/log").endswith(" 1")
+
+    def test_interrupted_while_the_old_one_boots_again_nobody_waits_longer_than_that(
+        self, host: Host, app: Project
+    ):
+        """Whoever presses Ctrl-C then leaves nothing that another command must let go."""
+        host.up(app.version("1", environment={"BOOT": "3"}))
+        [old] = host.running(app)
+        app.version("2", command=["python3", "-c", "raise SystemExit(7)"])
+        with host.begun(app, "up", step="check_health") as running:
+            assert until(lambda: True if old in host.running(app) else None, 30, pause=0.02)
+            running.interrupt()
+            running.ends(1)
+        assert until(lambda: True if host.ask("/version").status == 200 else None, 30, pause=0.1)
+        assert host.get("/version") == "1"
+        assert host.running(app) == [old]
 
     def test_a_request_that_has_waited_for_its_bound_is_told_to_try_again(self, host: Host, app: Project):
         """503 with Retry-After, from the proxy; then the new instance boots, and all is well."""

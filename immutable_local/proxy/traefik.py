@@ -135,18 +135,17 @@ class Traefik:
         held: Collection[str],
         release: Mapping[str, Any],
     ) -> None:
-        known = [Structure.from_json(told) for told in session.ask("structures").values()]
-        mine = next(each for each in known if each.app == app)
-        # Which app answers for those who name no site doesn't change by a flip.
-        ports = {service: session.ask("park_port", app=app, service=service) for service in held}
-        content = _of_app(mine, slots, ports, _first(known) == app)
-        files = {_file_of(app): content}
         # Another app's deployment may be writing the files of all apps, as they were a moment ago.
         with lock.host(session, "flip"):
-            session.ask(
-                "point", app=app, flags=flags(slots, held), release=release, folder=FOLDER, files=files
-            )
-        self._wait(session, app, content)
+            known = [Structure.from_json(told) for told in session.ask("structures").values()]
+            mine = next(each for each in known if each.app == app)
+            # Which app answers for those who name no site doesn't change by a flip.
+            ports = {service: session.ask("park_port", app=app, service=service) for service in held}
+            content = _of_app(mine, slots, ports, _first(known) == app)
+            files = {_file_of(app): content}
+            told = flags(slots, held)
+            session.ask("point", app=app, flags=told, release=release, folder=FOLDER, files=files)
+            self._wait(session, app, content)
 
     def withdraw(self, session: Session, app: str) -> None:
         with lock.host(session, "flip"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.kills")
 
+from immutable_local.wait import until  # noqa: E402
 from tests.host import Outcome, Project  # noqa: E402
 from tests.kills import Command, check, live_number, look  # noqa: E402
 from tests.remote.conftest import Apart  # noqa: E402
@@ -63,6 +66,29 @@ def test_of_twenty_at_once_one_goes_and_the_others_wait_or_are_refused(bare: Apa
     flips = [each["release"] for each in state["records"] if each["event"] == "went_live"]
     assert sorted(flips) == [1, *sorted(live)]
     check(bare, app, live_number(state), f"from client {live[flips[-1]]}")
+
+
+def test_commands_that_meet_a_proxy_that_is_just_back_from_a_crash_all_get_through(bare: Apart):
+    """The engine restarts it, and the sidecar is left behind: one of them brings that back, under nobody else's
+    session."""
+    apps = [bare.project() for _ in range(4)]
+    for each in apps:
+        bare.up(each)
+    for each in apps:
+        each.version("2")
+    crashed = bare.inspect("imm-proxy")["State"]
+    os.kill(crashed["Pid"], signal.SIGKILL)
+
+    def back() -> bool | None:
+        state = bare.inspect("imm-proxy")["State"]
+        return True if state["Running"] and state["Pid"] not in (0, crashed["Pid"]) else None
+
+    assert until(back, PATIENCE_SECONDS, pause=0.05)
+    ended = at_once(bare, [(each, ["up"]) for each in apps])
+    assert [each.code for each in ended] == [0] * len(apps), [each.stderr for each in ended if each.code]
+    for each in apps:
+        check(bare, each, 2, "2")
+    assert proxies(bare) == ["imm-proxy", "imm-sidecar"]
 
 
 def test_ten_first_deployments_at_once_on_a_host_without_a_proxy_all_go_live(bare: Apart):
