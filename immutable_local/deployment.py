@@ -30,6 +30,8 @@ from immutable_local.who import who
 RETURN_SECONDS = 20.0
 RETURN_PAUSE_SECONDS = 0.2
 OWN_LOCK_SECONDS = 12.0
+# What a command meets on a host that goes away, or is just coming back.
+AWAY = (EngineError, EngineRefused, ProxyError, SessionLost)
 
 
 @dataclass
@@ -75,7 +77,7 @@ def deployment(begun: Begun, app: str, command: str, options: Options, tell: Tel
             with tell.step("sweep"):
                 at.found = sweep(host, at.found, command, tell)
         except ImmError as failed:
-            if isinstance(failed, EngineError | EngineRefused | SessionLost | ProxyError):
+            if isinstance(failed, AWAY):
                 failed.still = failed.still or "what was live is still live"
             raise
         tell.at_step = lambda step: doing(at, step)
@@ -109,7 +111,7 @@ def put_right(at: Deployment, failed: BaseException) -> None:
         nonlocal last
         try:
             return _swept(at)
-        except (EngineError, EngineRefused, ProxyError, SessionLost) as again:
+        except AWAY as again:
             # It isn't there yet, or went away again.
             last = again
             return None
@@ -130,6 +132,7 @@ def put_right(at: Deployment, failed: BaseException) -> None:
         at.tell.stands = f"nothing of {at.app} is live"
     if isinstance(failed, ImmError):
         failed.still = at.tell.stands
+    if isinstance(failed, AWAY):
         failed.hint = "run the command again: what this one left is swept"
 
 
