@@ -203,6 +203,7 @@ class Engine:
             "binds",
             "cap_add",
             "cap_drop",
+            "cpu_shares",
             "log_config",
             "mem_limit",
             "mounts",
