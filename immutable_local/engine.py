@@ -203,7 +203,6 @@ class Engine:
             "binds",
             "cap_add",
             "cap_drop",
-            "cpu_shares",
             "log_config",
             "mem_limit",
             "mounts",

@@ -48,9 +48,6 @@ PROXY_UID = 101
 SIDECAR_UID = 10100
 PYTHON_IMAGES = ("imm.local/python:3.11", "python:3.11-slim")
 START_SECONDS = 20.0
-# Eight times what a container has by default. Everybody's requests go through the proxy: where a deployment
-# and what is live want the same processors, the slowest answers come a third sooner (measured).
-PROXY_CPU_SHARES = 8192
 PROCESSES = 512
 # The name that whoever makes the host holds meanwhile.
 MAKING = "imm-making"
@@ -372,7 +369,6 @@ def _create_proxy(
         mounts=[volume_mount(PROXY_VOLUME, "/imm/proxy")],
         networks={network.PROXY_NETWORK: endpoint()},
         network_mode=network.PROXY_NETWORK,
-        cpu_shares=PROXY_CPU_SHARES,
         **_hardened(),
         **proxy.container(),
     )
