@@ -285,7 +285,9 @@ def logs(
 
 @cli.command(epilog=GLOBAL_OPTIONS)
 def prune(wait: Wait = "0s") -> None:
-    """Remove old releases' images, of this app only; never a volume, never what is live."""
+    """Remove old releases' images and build cache, of this app only; never a volume, never what is live."""
+    from rich.filesize import decimal
+
     from immutable_local import deploy
     from immutable_local.deployment import Options
 
@@ -295,9 +297,16 @@ def prune(wait: Wait = "0s") -> None:
     with _interruptible(tell):
         removed = deploy.prune_releases(_engine(), app.name, app.keep, Options(seconds), tell)
     if asked.json:
-        _print_json({"app": app.name, "removed": removed})
-    else:
-        print(f"removed the releases {', '.join(map(str, removed))}" if removed else "nothing to remove")
+        cache = {"records": removed.cache_records, "bytes": removed.cache_bytes}
+        _print_json({"app": app.name, "removed": removed.releases, "cache": cache})
+        return
+    told = [f"the releases {', '.join(map(str, removed.releases))}"] if removed.releases else []
+    if removed.cache_records:
+        told.append(f"{removed.cache_records} build cache records, {decimal(removed.cache_bytes)}")
+    for each in told:
+        print(f"removed {each}")
+    if not told:
+        print("nothing to remove")
 
 
 @cli.command(epilog=GLOBAL_OPTIONS)

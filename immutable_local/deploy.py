@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from immutable_local import (
+    cache,
     drain,
     flip,
     hold,
@@ -31,7 +32,7 @@ from immutable_local import labels as label
 from immutable_local.app import App, Service
 from immutable_local.deployment import Deployment, Options, deployment
 from immutable_local.engine import Container, Engine
-from immutable_local.errors import NotFound, UsageError
+from immutable_local.errors import ImmError, NotFound, UsageError
 from immutable_local.events import Result, Teller
 from immutable_local.host import Begun, Host, attach, begin
 from immutable_local.network import app_network
@@ -55,7 +56,9 @@ def up(begun: Begun, app: App, folder: Path, options: Options, tell: Teller) -> 
         secret.check_all_set(app, at.found.secrets)
         structure.check_claims(at.host, at.found, app)
         before = watch.begin(at, app.watch)
-        asked, source, built = seal.asked_for(engine, at.found, app, folder, options, tell, builder)
+        asked, source, built = seal.asked_for(
+            engine, at.host.session, at.found, app, folder, options, tell, builder
+        )
         plan = decide(asked, at.found)
         if plan.nothing_to_do:
             _seal_again(at, asked, source)
@@ -108,11 +111,12 @@ def plan_up(engine: Engine, app: App, folder: Path, options: Options, tell: Tell
     with ExitStack() as ending:
         if host is not None:
             ending.callback(host.close)
-        found = observe(engine, host.session if host else None, app.name)
+        session = host.session if host else None
+        found = observe(engine, session, app.name)
         if host is not None:
             structure.check_claims(host, found, app)
         builder = image.buildkit_program
-        asked, _, built = seal.asked_for(engine, found, app, folder, options, tell, builder)
+        asked, _, built = seal.asked_for(engine, session, found, app, folder, options, tell, builder)
         seal.discard(engine, found, built)
         return decide(asked, found), found
 
@@ -162,8 +166,8 @@ def down(begun: Begun, app: str, options: Options, tell: Teller) -> Result:
         return Result("down", previous=live, seconds=tell.seconds, remarks=(kept, "imm up brings it back"))
 
 
-def prune_releases(engine: Engine, app: str, keep: int, options: Options, tell: Teller) -> list[int]:
-    """Remove the releases that are too old to be kept; returns their numbers."""
+def prune_releases(engine: Engine, app: str, keep: int, options: Options, tell: Teller) -> prune.Removed:
+    """Remove the releases that are too old to be kept, and the builder's cache that was theirs alone."""
     with deployment(begin(engine), app, "prune", options, tell) as at:
         with tell.step("prune"):
             found = at.found
@@ -171,8 +175,9 @@ def prune_releases(engine: Engine, app: str, keep: int, options: Options, tell: 
             removed = prune.prune(engine, app, found.sealed, found.unsealed, found.records, live, keep)
             if at.found.live is None:
                 structure.forget(at)
+            records, size = _prune_cache(at)
         at.host.session.ask("doing_clear", app=app)
-        return removed
+        return prune.Removed(removed, records, size)
 
 
 def roll_out(
@@ -255,6 +260,16 @@ def url_of(host: Host, app: App) -> str | None:
         ),
         None,
     )
+
+
+def _prune_cache(at: Deployment) -> tuple[int, int]:
+    """How many of the builder's records went, and their bytes; whether it can be done decides nothing."""
+    try:
+        kept = cache.marks(image.of_app(at.engine, at.app)[0], at.found.live_release)
+        return cache.prune(at.engine, at.host.session, at.app, kept)
+    except ImmError as failed:
+        at.tell.warn(f"the builder's cache stays as it is: {failed.message}")
+        return 0, 0
 
 
 # Before the flip

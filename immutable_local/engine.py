@@ -42,6 +42,12 @@ REMOVED_SECONDS = 5.0
 KEPT_RUNNING = {"Name": "always"}
 # However a connection to the engine ends early, and whichever library notices.
 CUT = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
+# From 1.52 on the engine tells what takes its disk in another shape; older ones are answered as ever.
+LATEST_DISK_API = (1, 51)
+# It can be asked for the builder's cache alone from here on; before, all sizes are worked out.
+DISK_BY_TYPE_API = (1, 42)
+# Their ids go into an address, which may have 1 MB: 25 letters each.
+CACHE_AT_ONCE = 1000
 FREE_SPACE = (
     "free space on the engine's host (docker system df, docker builder prune, imm prune),"
     " then run the command again"
@@ -79,6 +85,20 @@ class Image:
     @property
     def labels(self) -> Mapping[str, str]:
         return self.config.get("Labels") or {}
+
+
+@dataclass(frozen=True)
+class CacheRecord:
+    """One result that the builder keeps: of which step, when it was made and last used, how many bytes."""
+
+    id: str
+    kind: str
+    step: str
+    in_use: bool
+    shared: bool
+    size: int
+    made: datetime
+    used: datetime | None
 
 
 @dataclass(frozen=True)
@@ -501,6 +521,33 @@ class Engine:
                         if isinstance(said, dict):
                             yield said
 
+    def build_cache(self) -> list[CacheRecord]:
+        """What the builder keeps; nothing where it isn't BuildKit."""
+        version = min(tuple(map(int, self.client.api_version.split("."))), LATEST_DISK_API)
+        asked = {"type": "build-cache"} if version >= DISK_BY_TYPE_API else {}
+        url = f"{self.client.base_url}/v{version[0]}.{version[1]}/system/df"
+        with asking_docker_to("list the builder's cache"):
+            told = self.client._result(self.client._get(url, params=asked), True)
+        return [_cache_record(each) for each in told.get("BuildCache") or []]
+
+    def remove_build_cache(self, records: Sequence[CacheRecord]) -> tuple[int, int]:
+        """Remove these of the builder's records; returns how many went, and their bytes.
+
+        One that is used meanwhile, by a build, an image or a record that stays, stays too: without `all` the
+        builder itself sees to that. What was made of a record goes before it.
+        """
+        removed = size = 0
+        for start in range(0, len(records), CACHE_AT_ONCE):
+            some = "|".join(re.escape(each.id) for each in records[start : start + CACHE_AT_ONCE])
+            # It takes one value for an id, which is a regular expression.
+            asked = {"filters": json.dumps({"id": {f"/^({some})$/": True}})}
+            with asking_docker_to("remove some of the builder's cache"):
+                answer = self.client._post(self.client._url("/build/prune"), params=asked)
+                told = self.client._result(answer, True)
+            removed += len(told.get("CachesDeleted") or [])
+            size += told.get("SpaceReclaimed") or 0
+        return removed, size
+
     # Networks
 
     def networks(self) -> list[Network]:
@@ -680,6 +727,20 @@ def _image(told: Mapping[str, Any]) -> Image:
         layers=tuple((told.get("RootFS") or {}).get("Layers") or ()),
         config=told.get("Config") or {},
         digests=tuple(told.get("RepoDigests") or ()),
+    )
+
+
+def _cache_record(told: Mapping[str, Any]) -> CacheRecord:
+    used = told.get("LastUsedAt")
+    return CacheRecord(
+        id=told["ID"],
+        kind=told["Type"],
+        step=told.get("Description") or "",
+        in_use=told["InUse"],
+        shared=told["Shared"],
+        size=told["Size"],
+        made=datetime.fromisoformat(told["CreatedAt"]),
+        used=datetime.fromisoformat(used) if used else None,
     )
 
 

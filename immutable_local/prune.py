@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from immutable_local import image
 from immutable_local.engine import Engine
 from immutable_local.release import WAS_LIVE
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What `imm prune` removed: releases by number, and how much of the builder's cache."""
+
+    releases: list[int]
+    cache_records: int
+    cache_bytes: int
 
 
 def too_old(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from immutable_local import image, ledger
+from immutable_local import cache, image, ledger
 from immutable_local import labels as label
 from immutable_local.app import App
 from immutable_local.deployment import Deployment, Options
@@ -14,11 +15,13 @@ from immutable_local.engine import Engine
 from immutable_local.events import Teller
 from immutable_local.observed import Observed
 from immutable_local.release import Pin, Release, numbers
+from immutable_local.sidecar.session import Session
 from immutable_local.undo import Undo
 
 
 def asked_for(
     engine: Engine,
+    session: Session | None,
     found: Observed,
     app: App,
     folder: Path,
@@ -30,9 +33,14 @@ def asked_for(
     pins: dict[str, Pin] = {}
     source = built = None
     if app.builds:
-        with tell.step("build"):
-            built, source = image.build(engine, app, folder, tell, builder(), options.fresh)
-            pins[""] = built
+        began, made = time.monotonic(), set[str]()
+        try:
+            with tell.step("build"):
+                built, source = image.build(engine, app, folder, tell, builder(), options.fresh)
+                pins[""] = built
+            made = {built.id} | ({source} if source else set())
+        finally:
+            cache.note(session, app.name, time.monotonic() - began, made)
     else:
         tell.skip("build")
     for service in app.services:

@@ -48,7 +48,8 @@ state = pathlib.Path("/imm/state/data")
 for name in sys.argv[1:]:
     for kind in ("ledger", "secrets", "logs"):
         shutil.rmtree(state / kind / name, ignore_errors=True)
-    for path in (f"doing/{name}.json", f"origins/{name}.json", f"locks/app-{name}"):
+    files = (f"doing/{name}.json", f"origins/{name}.json", f"builds/{name}.jsonl", f"locks/app-{name}")
+    for path in files:
         (state / path).unlink(missing_ok=True)
 """
 

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 # From the bottom to the top: a module imports what is in its own layer or below. Every module has its place.
 HANDS = (
     "apps",
+    "builds",
     "configuration",
     "counts",
     "ground",
@@ -55,6 +56,7 @@ LAYERS = {
     "sidecar": {"lock", "sidecar.page", "sidecar.parking", "sidecar.program", "sidecar.session"},
     "proxy": {"proxy", "proxy.nginx", "proxy.traefik"},
     "effects": {
+        "cache",
         "deployment",
         "doctor",
         "drain",

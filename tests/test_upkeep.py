@@ -63,7 +63,9 @@ def test_prune_removes_what_is_too_old_and_says_which(host: Host, app: Project):
     for number in range(1, 4):
         host.up(app.version("1", environment={"N": str(number)}))
     host.revert(app, "2")
-    assert host.imm(app.set(release={"keep": 1}), "prune").result == {"app": app.name, "removed": [1]}
+    removed = host.imm(app.set(release={"keep": 1}), "prune").result
+    assert removed.keys() == {"app", "removed", "cache"} and removed["cache"].keys() == {"records", "bytes"}
+    assert (removed["app"], removed["removed"]) == (app.name, [1])
     assert host.releases(app) == [2, 3]
     assert host.imm(app, "prune").result["removed"] == []
     assert host.get("/env?N") == "2"

@@ -80,6 +80,7 @@ ASKED = {
         "app_state", "structures", "live_releases", "live_release",
         "doing_write", "doing_clear", "origin_write",
     ),
+    "hands.builds": ("build_note", "builds"),
     "hands.configuration": ("proxy_write", "proxy_rename", "proxy_read", "proxy_age", "proxy_sync"),
     "hands.counts": ("counted", "metrics"),
     "hands.health": ("check_begin", "check_poll", "check_end", "ask_all", "ask_if_joined"),
