@@ -6,6 +6,7 @@ is noted on the engine's host, by the same clock: what was made and last used me
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,12 +18,17 @@ from typing import Any
 from immutable_local import labels as label
 from immutable_local.engine import CacheRecord, Engine
 from immutable_local.errors import ImmError
+from immutable_local.events import Teller
 from immutable_local.release import Release, unseal
 from immutable_local.sidecar.session import Session
 
 # BuildKit lets go of a build's records, and notes that as their last use, when the build has ended for its
 # client: up to 8 ms later, on an idle machine. An app's next build comes later than this.
 SETTLING = timedelta(milliseconds=200)
+
+
+# How newer engines begin a step's description: another line above it counts it anew.
+NUMBERED = re.compile(r"^\[([^]]*?) ?\d+/\d+\] ")
 
 
 @dataclass(frozen=True)
@@ -74,10 +80,10 @@ def left_over(
     newest: dict[str, datetime] = {}
     for each in results:
         if each.made in well:
-            newest[each.step] = max(newest.get(each.step, each.made), each.made)
+            newest[step_of(each)] = max(newest.get(step_of(each), each.made), each.made)
 
     def is_newest(record: CacheRecord) -> bool:
-        return record.made in well and record.made >= well.build_of(newest[record.step])
+        return record.made in well and record.made >= well.build_of(newest[step_of(record)])
 
     return [
         each
@@ -91,6 +97,11 @@ def left_over(
         and each.used not in used_by_others
         and not is_newest(each)
     ]
+
+
+def step_of(record: CacheRecord) -> str:
+    """The command or the copy, and its stage where it has a name; Docker 20.10 says of each copy the same."""
+    return NUMBERED.sub(r"[\1] ", record.description)
 
 
 def marks(sealed: Mapping[int, tuple[str, Mapping[str, str]]], live: Release | None) -> set[str]:
@@ -108,7 +119,7 @@ def note(session: Session | None, app: str, seconds: float, made: Iterable[str])
             session.ask("build_note", app=app, seconds=round(seconds, 3), made=sorted(made))
 
 
-def prune(engine: Engine, session: Session, app: str, kept: Collection[str]) -> tuple[int, int]:
+def prune(engine: Engine, session: Session, app: str, kept: Collection[str], tell: Teller) -> tuple[int, int]:
     """Remove what is left over; returns how many records went, and their bytes."""
     told = {
         name: [Build.from_json(each) for each in builds] for name, builds in session.ask("builds").items()
@@ -117,4 +128,12 @@ def prune(engine: Engine, session: Session, app: str, kept: Collection[str]) -> 
     if not mine:
         return 0, 0
     others = [each for builds in told.values() for each in builds]
-    return engine.remove_build_cache(left_over(engine.build_cache(), mine, others, kept))
+    goes = left_over(engine.build_cache(), mine, others, kept)
+    if goes and engine.images_in_containerd:
+        # Its builder then finds nothing of its cache again, whosever it is (measured on Docker 28.5).
+        tell.note(
+            f"{len(goes)} build cache records of {app} are no longer needed, and stay: with containerd's"
+            " image store the builder forgets all of its cache when some is removed (docker builder prune)"
+        )
+        return 0, 0
+    return engine.remove_build_cache(goes)

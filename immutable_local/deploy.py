@@ -266,7 +266,7 @@ def _prune_cache(at: Deployment) -> tuple[int, int]:
     """How many of the builder's records went, and their bytes; whether it can be done decides nothing."""
     try:
         kept = cache.marks(image.of_app(at.engine, at.app)[0], at.found.live_release)
-        return cache.prune(at.engine, at.host.session, at.app, kept)
+        return cache.prune(at.engine, at.host.session, at.app, kept, at.tell)
     except ImmError as failed:
         at.tell.warn(f"the builder's cache stays as it is: {failed.message}")
         return 0, 0

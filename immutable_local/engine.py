@@ -89,11 +89,11 @@ class Image:
 
 @dataclass(frozen=True)
 class CacheRecord:
-    """One result that the builder keeps: of which step, when it was made and last used, how many bytes."""
+    """One result that the builder keeps: what of, when it was made and last used, how many bytes."""
 
     id: str
     kind: str
-    step: str
+    description: str
     in_use: bool
     shared: bool
     size: int
@@ -521,6 +521,11 @@ class Engine:
                         if isinstance(said, dict):
                             yield said
 
+    @property
+    def images_in_containerd(self) -> bool:
+        """Whether images are kept in containerd's store, not in the engine's own."""
+        return ["driver-type", "io.containerd.snapshotter.v1"] in (self.info().get("DriverStatus") or [])
+
     def build_cache(self) -> list[CacheRecord]:
         """What the builder keeps; nothing where it isn't BuildKit."""
         version = min(tuple(map(int, self.client.api_version.split("."))), LATEST_DISK_API)
@@ -735,7 +740,7 @@ def _cache_record(told: Mapping[str, Any]) -> CacheRecord:
     return CacheRecord(
         id=told["ID"],
         kind=told["Type"],
-        step=told.get("Description") or "",
+        description=told.get("Description") or "",
         in_use=told["InUse"],
         shared=told["Shared"],
         size=told["Size"],

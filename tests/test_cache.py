@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immutable_local.cache import SETTLING, Build, left_over
-from immutable_local.engine import CacheRecord
+from immutable_local.cache import SETTLING, Build, left_over, step_of
+from immutable_local.engine import CacheRecord, connect
 from immutable_local.image import buildkit_program
 from immutable_local.sidecar.hands import builds
 from tests.host import Host, Project
 
 DAY = datetime(2026, 11, 21, tzinfo=UTC)
-STEPS = st.sampled_from(["COPY .", "RUN make", "RUN test"])
+STEPS = st.sampled_from(["COPY .", "[web 2/3] RUN make", "[web 3/4] RUN make", "[db 2/3] RUN make"])
 DOCKERFILE = """\
 FROM {base} AS builder
 WORKDIR /build
@@ -44,11 +44,11 @@ def build(began: float, ended: float, *made: str) -> Build:
     return Build(at(began), at(ended), frozenset(made))
 
 
-def record(step: str, made: float, used: float | None = None, **more: Any) -> CacheRecord:
+def record(description: str, made: float, used: float | None = None, **more: Any) -> CacheRecord:
     """Made and last used at these seconds of the day."""
     told = {"kind": "regular", "in_use": False, "shared": False, "size": 1, **more}
     last = at(made if used is None else used)
-    return CacheRecord(id=f"{step}-{made}", step=step, made=at(made), used=last, **told)
+    return CacheRecord(id=f"{description}-{made}", description=description, made=at(made), used=last, **told)
 
 
 # Release 1 and what failed are gone, 2 is kept.
@@ -115,6 +115,14 @@ def test_what_only_a_failed_build_made_of_a_step_is_not_its_newest_result():
     assert goes(record("RUN test", 35)) == ["RUN test-35"]
 
 
+def test_a_step_is_known_again_when_a_line_comes_before_it_and_is_another_in_another_stage():
+    old = record("[web 2/3] RUN make", 15)
+    assert goes(old, record("[web 3/4] RUN make", 52)) == [old.id]
+    assert goes(old, record("[db 3/4] RUN make", 52)) == []
+    assert goes(record("[2/3] COPY 1/2 .", 15), record("[2/4] COPY 1/3 .", 52)) == []
+    assert goes(record("[2/3] COPY 1/2 .", 15), record("[3/4] COPY 1/2 .", 52)) == ["[2/3] COPY 1/2 .-15"]
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[Build], list[Build], set[str], list[CacheRecord]]:
     """Builds of an app, of others, which of them are kept, and what the builder has."""
@@ -154,8 +162,8 @@ def test_once_removed_nothing_more_goes_and_of_each_step_something_is_left(
     left = [each for each in records if each not in went]
     assert left_over(left, mine, others, kept) == []
     well = [each for each in mine if each.made]
-    for step in {each.step for each in records if any(one.began <= each.made <= one.ended for one in well)}:
-        assert step in {each.step for each in left}
+    made_well = [each for each in records if any(one.began <= each.made <= one.ended for one in well)]
+    assert {step_of(each) for each in made_well} <= {step_of(each) for each in left}
 
 
 def test_a_line_that_lost_power_cut_short_says_nothing_and_hides_no_other(
@@ -200,6 +208,8 @@ def test_the_cache_of_releases_and_failures_that_are_gone_goes_and_nothing_else(
     host: Host, app: Project, tmp_path: Path
 ):
     """What somebody built by hand stays, and a stage's step that the live release took from the cache."""
+    if connect().images_in_containerd:
+        pytest.skip("with containerd's image store the builder's cache is left alone")
     name = app.name
     (app.folder / "source").write_text(name)
     dockerfile = DOCKERFILE.format(base=host.base, name=name)
@@ -231,6 +241,21 @@ def test_the_cache_of_releases_and_failures_that_are_gone_goes_and_nothing_else(
     said = host.imm(app, "prune", text=True).stdout
     assert said.startswith("removed 2 build cache records, ") and said.endswith(" kB\n"), said
     assert host.imm(app, "prune", text=True).stdout == "nothing to remove\n"
+
+
+def test_with_containerds_image_store_the_cache_is_left_alone(host: Host, app: Project):
+    """Its builder would forget all of its cache, other people's too, when some of it is removed."""
+    if not connect().images_in_containerd:
+        pytest.skip("this engine keeps its images itself")
+    (app.folder / "source").write_text(app.name)
+    app.dockerfile(DOCKERFILE.format(base=host.base, name=app.name)).set(release={"keep": 1})
+    for number in range(1, 4):
+        host.up(app.version(f"{app.name}-{number}"))
+    before = regular(host)
+    pruned = host.imm(app, "prune")
+    assert pruned.result["cache"] == {"records": 0, "bytes": 0}
+    assert f"build cache records of {app.name} are no longer needed, and stay" in pruned.stderr
+    assert regular(host) == before
 
 
 def test_what_cannot_be_known_of_builds_is_told_and_fails_no_command(host: Host, app: Project):
