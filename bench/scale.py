@@ -60,7 +60,7 @@ def neighbours(count: int, image: str) -> Iterator[None]:
     """
     engine = connect()
     numbers = range(count)
-    with Session(engine, SIDECAR) as session:
+    with Session.begin(engine, SIDECAR) as session:
         session.ask("lock", name="host", who={"command": "bench"}, wait=10)
         # Another run may have been killed.
         _each(_take_away, engine, session, numbers)
@@ -140,7 +140,7 @@ def _take_away(engine: Engine, session: Session, number: int) -> None:
 
 def fill(app: Project, records: int) -> None:
     """As many more records as after so many deployments, every third of which failed."""
-    with Session(connect(), SIDECAR) as session:
+    with Session.begin(connect(), SIDECAR) as session:
         session.ask("lock", name=f"app-{app.name}", who={"command": "bench"})
         live = session.ask("live_release", app=app.name)["release"]
         for number in range(records - 1):

@@ -43,12 +43,17 @@ def command(words: list[str]) -> str | None:
 
 def begin() -> Callable[[], Begun]:
     """Reach for the host, and go on: what the user can correct at once is told first."""
-    from immutable_local import host
-    from immutable_local.engine import connect
+    from immutable_local import early
     from immutable_local.unbroken import ahead
 
+    reached = ahead(early.reach)
+
+    from immutable_local import host
+    from immutable_local.engine import connect
+
     def reach() -> Begun:
-        return host.begin(connect())
+        known = reached()
+        return host.begin(connect(known.api if known else None), known)
 
     return ahead(reach)
 

@@ -26,7 +26,7 @@ import urllib3
 from docker.types import Mount as DockerMount
 
 from immutable_local import labels as label
-from immutable_local.errors import BuildFailed, EngineError, EngineRefused
+from immutable_local.errors import FREE_SPACE, BuildFailed, EngineError, EngineRefused
 from immutable_local.wait import until
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
@@ -48,10 +48,6 @@ LATEST_DISK_API = (1, 51)
 DISK_BY_TYPE_API = (1, 42)
 # Their ids go into an address, which may have 1 MB: 25 letters each.
 CACHE_AT_ONCE = 1000
-FREE_SPACE = (
-    "free space on the engine's host (docker system df, docker builder prune, imm prune),"
-    " then run the command again"
-)
 
 
 @dataclass(frozen=True)
@@ -138,10 +134,11 @@ def disk_is_full(said: str) -> bool:
     return os.strerror(errno.ENOSPC).lower() in said.lower()
 
 
-def connect() -> Engine:
-    """The engine that DOCKER_HOST or the current docker context names, reached and asked which API it speaks.
+def connect(api: str | None = None) -> Engine:
+    """The engine that DOCKER_HOST or the current docker context names, reached.
 
-    Raises EngineError when it can't be reached or refuses this user.
+    `api` is the version of the API that it speaks, where it was asked already. Raises EngineError when it
+    can't be reached or refuses this user.
     """
     host, tls = _named()
     local = host
@@ -150,14 +147,9 @@ def connect() -> Engine:
 
         local = "unix://" + tunnel.forward(host)
     try:
-        # The SDK would ask for the versions of all that the engine consists of, which takes 5 ms longer; and
-        # `get` would leave out what docker's configuration adds to each request (HttpHeaders).
-        pinging = docker.APIClient(base_url=local, version=OLDEST_API, tls=tls, timeout=REQUEST_SECONDS)
-        answer = pinging._get(f"{pinging.base_url}/_ping")  # type: ignore[attr-defined]
-        answer.raise_for_status()
         client = docker.APIClient(
             base_url=local,
-            version=answer.headers.get("Api-Version", OLDEST_API),
+            version=api or _asked_for_its_api(local, tls),
             tls=tls,
             timeout=REQUEST_SECONDS,
             num_pools=16,
@@ -191,7 +183,7 @@ class Engine:
         """Those that carry all of `labels`; an empty value asks for the key alone."""
         with asking_docker_to("list containers"):
             listed = self.client.containers(all=not running_only, filters={"label": _filter(labels)})
-        return [_container(each) for each in listed]
+        return [container_of(each) for each in listed]
 
     def running(self, containers: Sequence[str]) -> set[str]:
         """Which of these containers run, by id."""
@@ -681,6 +673,15 @@ def _named() -> tuple[str, Any]:
     return context.Host or DEFAULT_SOCKET, context.TLSConfig or None
 
 
+def _asked_for_its_api(local: str, tls: Any) -> str:
+    # The SDK would ask for the versions of all that the engine consists of, which takes 5 ms longer; and
+    # `get` would leave out what docker's configuration adds to each request (HttpHeaders).
+    pinging = docker.APIClient(base_url=local, version=OLDEST_API, tls=tls, timeout=REQUEST_SECONDS)
+    answer = pinging._get(f"{pinging.base_url}/_ping")  # type: ignore[attr-defined]
+    answer.raise_for_status()
+    return str(answer.headers.get("Api-Version", OLDEST_API))
+
+
 def _unreachable(failed: Exception, verb: str, host: str = "") -> EngineError:
     where = host or os.environ.get("DOCKER_HOST") or "the docker engine"
     chain: list[BaseException] = []
@@ -711,7 +712,8 @@ def _filter(labels: Mapping[str, str]) -> list[str]:
     return [f"{key}={value}" if value else key for key, value in labels.items()]
 
 
-def _container(told: Mapping[str, Any]) -> Container:
+def container_of(told: Mapping[str, Any]) -> Container:
+    """One line of the list as the engine tells it."""
     networks = (told.get("NetworkSettings") or {}).get("Networks") or {}
     return Container(
         id=told["Id"],

@@ -22,6 +22,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+FREE_SPACE = (
+    "free space on the engine's host (docker system df, docker builder prune, imm prune),"
+    " then run the command again"
+)
+
 
 class ImmError(Exception):
     """The root of the tree: something failed, and what was live is still live."""

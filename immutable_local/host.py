@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from immutable_local import labels as label
 from immutable_local import network
-from immutable_local.engine import Container, Engine
+from immutable_local.early import Early
+from immutable_local.engine import Container, Engine, container_of
 from immutable_local.errors import EngineRefused, ProxyError, SessionLost
 from immutable_local.proxy import Proxy, choose
 from immutable_local.routes import Structure
@@ -67,14 +68,17 @@ class Begun:
     host: Host | None
 
 
-def begin(engine: Engine) -> Begun:
-    """Look who is there, and let the sidecar's program start; changes nothing."""
-    listed = engine.containers({label.ROLE: ""})
+def begin(engine: Engine, early: Early | None = None) -> Begun:
+    """Look who is there, and let the sidecar's program start, as far as that isn't done; changes nothing."""
+    listed = [container_of(each) for each in early.listed] if early else engine.containers({label.ROLE: ""})
+    session = early.session if early else None
     found = by_role(listed)
     if not (runs(found.get("proxy")) and runs(found.get("sidecar"))):
+        if session is not None:
+            session.close()
         return Begun(engine, listed, None)
     try:
-        return Begun(engine, listed, host_of(engine, found["proxy"], found["sidecar"]))
+        return Begun(engine, listed, host_of(engine, found["proxy"], found["sidecar"], session))
     except (EngineRefused, SessionLost):
         # The sidecar went away since it was listed.
         return Begun(engine, listed, None)
@@ -155,7 +159,8 @@ def runs(container: Container | None) -> bool:
     return container is not None and container.running
 
 
-def host_of(engine: Engine, proxy: Container, sidecar: Container) -> Host:
-    """The host of these two, with a session that begins."""
+def host_of(engine: Engine, proxy: Container, sidecar: Container, session: Session | None = None) -> Host:
+    """The host of these two, with the session that was begun, or one that begins."""
     asked = Asked(**json.loads(proxy.labels[label.CONFIGURATION]))
-    return Host(engine, Session(engine, sidecar.id), choose(asked.kind), asked, sidecar.image)
+    session = session or Session.begin(engine, sidecar.id)
+    return Host(engine, session, choose(asked.kind), asked, sidecar.image)

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from immutable_local import labels as label
 from immutable_local.app import App, Build, Service
-from immutable_local.engine import FREE_SPACE, Engine, Image, context_paths, disk_is_full, pack_context
-from immutable_local.errors import BuildFailed, EngineRefused, ImmError
+from immutable_local.engine import Engine, Image, context_paths, disk_is_full, pack_context
+from immutable_local.errors import FREE_SPACE, BuildFailed, EngineRefused, ImmError
 from immutable_local.events import Teller
 from immutable_local.release import Pin, Release, content_of, digest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import hashlib
 import importlib.util
 import os
@@ -41,6 +42,8 @@ def ready() -> None:
         with step("installing immutable_local, editable"):
             packages.pip("install", "--no-build-isolation", "--no-deps", "--editable", str(ROOT))
         _stamp(VENV / ITSELF_STAMP, itself)
+    # Where Python is told not to write what it compiles, each command would compile imm anew: 0.1 s.
+    compileall.compile_dir(ROOT / "immutable_local", quiet=1)
 
 
 def wheels(python_version: str, architecture: str) -> None:

@@ -431,7 +431,7 @@ def test_a_broken_record_is_told_with_its_path_and_nothing_is_read_past_it(share
 def test_what_the_sidecar_can_not_do_is_told_with_its_reason(shared: Host, live: Project, machine):
     from immutable_local.engine import connect
 
-    with Session(connect(), "imm-sidecar") as session, pytest.raises(errors.ImmError) as refused:
+    with Session.begin(connect(), "imm-sidecar") as session, pytest.raises(errors.ImmError) as refused:
         session.ask("ledger_read", app="../secrets")
     assert refused.value.code == "sidecar_refused"
 

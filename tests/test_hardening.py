@@ -248,7 +248,7 @@ def test_nothing_but_what_was_asked_for_runs_in_a_container(shared: Host, strang
 
 
 def test_a_session_is_neither_privileged_nor_root(shared: Host, strangers: Project):
-    with Session(connect(), "imm-sidecar") as session:
+    with Session.begin(connect(), "imm-sidecar") as session:
         session.ask("hello")
         running = [shared.engine.exec_inspect(each) for each in shared.inspect("imm-sidecar")["ExecIDs"]]
     mine = [each for each in running if each["Running"]]
@@ -290,7 +290,7 @@ class TestFromInside:
 
     def test_nothing_private_answers_at_the_open_port(self, shared: Host, app: Project, inside: str):
         """Whatever name and path is asked for, the answer isn't the one that the sidecar gets."""
-        with Session(connect(), "imm-sidecar") as session:
+        with Session.begin(connect(), "imm-sidecar") as session:
             ways = [("control.sock", "/generation"), ("127.0.0.1:8099", "/api/rawdata")]
             told = [session.ask("through", sock=sock, path=path) for sock, path in ways]
         private = {each["body"][:60] for each in told if each.get("status") == 200}

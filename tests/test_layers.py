@@ -53,7 +53,7 @@ LAYERS = {
     },
     "engine": {"engine"},
     "hands": {f"sidecar.hands.{each}" for each in HANDS} | {"sidecar", "sidecar.hands"},
-    "sidecar": {"lock", "sidecar.page", "sidecar.parking", "sidecar.program", "sidecar.session"},
+    "sidecar": {"early", "lock", "sidecar.page", "sidecar.parking", "sidecar.program", "sidecar.session"},
     "proxy": {"proxy", "proxy.nginx", "proxy.traefik"},
     "effects": {
         "cache",

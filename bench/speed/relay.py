@@ -20,12 +20,13 @@ from queue import SimpleQueue
 HEAD = re.compile(rb"(GET|HEAD|POST|PUT|DELETE) (?:/v[0-9.]+)?(/\S*) HTTP/1\.[01]\r\n")
 ASKED = re.compile(rb'"do": "(\w+)"')
 PIECE = 1 << 16
-SDK = b"docker-sdk-python"
+# What the Docker SDK calls itself, and imm before the SDK is loaded; the builder calls itself otherwise.
+ASKING = re.compile(rb"(?i)user-agent: (docker-sdk-python|imm)")
 
 
 @dataclass(frozen=True)
 class Noted:
-    """One request of the Docker SDK's (`GET /containers/json`), of the builder's, or one to the sidecar."""
+    """One request of imm's (`GET /containers/json`), of the builder's, or one to the sidecar."""
 
     kind: str
     """`request`, `builder`, `sidecar`"""
@@ -82,7 +83,7 @@ class Relay:
     def _note(self, piece: bytes) -> None:
         head = HEAD.match(piece)
         if head is not None:
-            kind = "request" if SDK in piece else "builder"
+            kind = "request" if ASKING.search(piece) else "builder"
             self.noted.append(Noted(kind, f"{head[1].decode()} {head[2].decode()}", time.monotonic()))
             return
         if piece.startswith(b'{"id": '):

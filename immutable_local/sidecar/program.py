@@ -72,8 +72,8 @@ def remove_flags() -> None:
             flag.unlink()
 
 
-# What can be asked, by the module that does it. It is imported when it is first asked for something: all of
-# them at once would cost each session 10 ms.
+# What can be asked, by the module that does it. It is imported when it is first asked for something, or
+# meanwhile (`prepare`): all of them before the first answer would let each client wait.
 ASKED = {
     "program": ("hello", "beat", "let_go"),
     "hands.apps": (
@@ -139,12 +139,11 @@ def end_when_silent() -> None:
 
 
 def prepare() -> None:
-    """What health checks and proofs need costs 40 ms: imported while the client is busy with the engine."""
+    """What nearly every command asks for costs 50 ms: imported, in that order, while the client is loaded."""
+    for name in ("locks", "apps", "health", "counts", "configuration", "ledger", "live", "proxy"):
+        module(f"hands.{name}")
     import http.client  # noqa: F401
     import shutil  # noqa: F401
-
-    for name in ("hands.configuration", "hands.health", "hands.live", "hands.proxy"):
-        module(name)
 
 
 def main() -> None:
@@ -153,7 +152,7 @@ def main() -> None:
     with contextlib.suppress(OSError):
         (STATE / "locks").mkdir(parents=True, exist_ok=True)
     threading.Thread(target=end_when_silent, daemon=True).start()
-    prepared = False
+    threading.Thread(target=prepare, daemon=True).start()
     for line in sys.stdin.buffer:
         last_heard = time.monotonic()
         request = json.loads(line)
@@ -163,8 +162,4 @@ def main() -> None:
             threading.Thread(target=answer, args=(request,), daemon=True).start()
             continue
         answer(request)
-        if not prepared:
-            # A client that says at which step it is goes on to something long.
-            prepared = True
-            threading.Thread(target=prepare, daemon=True).start()
     end(0)

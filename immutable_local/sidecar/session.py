@@ -11,11 +11,13 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from immutable_local.engine import FREE_SPACE, Engine
-from immutable_local.errors import ImmError, Locked, SessionLost
+from immutable_local.errors import FREE_SPACE, ImmError, Locked, SessionLost
 from immutable_local.sidecar.hands.start import START, packed
+
+if TYPE_CHECKING:
+    from immutable_local.engine import Engine
 
 HEARTBEAT_SECONDS = 2.0
 ANSWER_SECONDS = 30.0
@@ -27,6 +29,7 @@ HOLDS = ("lock", "count")
 STDOUT = 1
 # The public Python images come without compiled modules: compiling them anew costs each session 60 ms.
 COMPILED = "pycache_prefix=/tmp/compiled"
+COMMAND = ("python3", "-IS", "-X", COMPILED, "-c", START)
 FOLDER = Path(__file__).parent
 PROGRAM = "immutable_local.sidecar.program"
 
@@ -34,10 +37,11 @@ PROGRAM = "immutable_local.sidecar.program"
 class Session:
     """One `exec` of the sidecar's program. Asking is safe from several threads."""
 
-    def __init__(self, engine: Engine, sidecar: str) -> None:
+    def __init__(self, attached: Any) -> None:
+        """`attached` is the connection to an `exec` of COMMAND, which reads what to run from there."""
         # The SDK's object closes the connection when it is collected: it is kept as long as the session.
-        self._attached = engine.attach(sidecar, ["python3", "-IS", "-X", COMPILED, "-c", START])
-        self._socket = getattr(self._attached, "_sock", self._attached)
+        self._attached = attached
+        self._socket = getattr(attached, "_sock", attached)
         self._socket.settimeout(None)
         self._answers: dict[int, Future[Any]] = {}
         self._told: Future[Any] | None = None
@@ -52,6 +56,10 @@ class Session:
             raise self._lost("begin") from cut
         threading.Thread(target=self._read, daemon=True, name="imm-session").start()
         threading.Thread(target=self._beat, daemon=True, name="imm-heartbeat").start()
+
+    @classmethod
+    def begin(cls, engine: Engine, sidecar: str) -> Self:
+        return cls(engine.attach(sidecar, COMMAND))
 
     def ask(self, do: str, *, within: float = ANSWER_SECONDS, **told: Any) -> Any:
         """One thing asked of the sidecar, and its answer, waited for `within` seconds at most.
