@@ -47,6 +47,7 @@ LAST_BUILT_IN = 22
 BUILDERS_OWN = re.compile(
     r"(?i)PATH|HOME|TMPDIR|(HTTPS?|ALL|NO|FTP)_PROXY|(LD_|DOCKER|BUILD|COMPOSE_|GO|SSL_|SSH_|XDG_|OTEL_).*"
 )
+SMALL_BYTES = 1 << 20
 # How the engine's own builder names the image of each step.
 STEP_MADE = re.compile(r" ---> ([0-9a-f]{12})")
 
@@ -192,14 +193,17 @@ def source_digest(engine: Engine, folder: Path, asked: Build) -> str | None:
 
 
 def _fingerprint(root: Path, path: str) -> list[str]:
-    found = root / path
-    about = found.lstat()
+    found = os.path.join(root, path)
+    about = os.lstat(found)
     if stat.S_ISLNK(about.st_mode):
         return [path, "link", os.readlink(found)]
     if not stat.S_ISREG(about.st_mode):
         return [path, "folder", oct(stat.S_IMODE(about.st_mode))]
-    with found.open("rb") as file:
-        return [path, oct(stat.S_IMODE(about.st_mode)), hashlib.file_digest(file, "sha256").hexdigest()]
+    with open(found, "rb", buffering=0) as file:
+        # Most files are small, and file_digest clears a buffer of 256 KiB for each.
+        small = about.st_size <= SMALL_BYTES
+        content = hashlib.sha256(file.read()) if small else hashlib.file_digest(file, "sha256")
+    return [path, oct(stat.S_IMODE(about.st_mode)), content.hexdigest()]
 
 
 def _bases(dockerfile: str, asked: Build) -> set[str] | None:
