@@ -306,8 +306,14 @@ class Engine:
             return content.read() if content else None
 
     def logs(self, container: str, tail: int | str = "all", timestamps: bool = False) -> bytes:
-        with asking_docker_to(f"read the log of {container}"):
-            return bytes(self.client.logs(container, tail=tail, timestamps=timestamps))
+        """What a container printed. One that is gone, or just being removed, has no log any more."""
+        try:
+            with asking_docker_to(f"read the log of {container}"):
+                return bytes(self.client.logs(container, tail=tail, timestamps=timestamps))
+        except EngineRefused as refused:
+            if refused.status in (404, 409):
+                return b""
+            raise
 
     def follow(self, container: str, tail: int | str, timestamps: bool = False) -> Iterator[bytes]:
         """The log as it is written, until the container ends."""

@@ -177,13 +177,7 @@ def retire(engine: Engine, session: Session, app: str, container: str, name: str
 
 def keep_log(engine: Engine, session: Session, app: str, container: str, name: str) -> None:
     """Keep the end of an instance's log on the host: 256 KiB at most."""
-    try:
-        log = engine.logs(container, tail=KEPT_LOG_LINES, timestamps=True)
-    except EngineRefused as refused:
-        # A container that is gone, or being removed, has no log any more.
-        if refused.status in (404, 409):
-            return
-        raise
+    log = engine.logs(container, tail=KEPT_LOG_LINES, timestamps=True)
     if log:
         content = base64.b64encode(log[-KEPT_LOG_BYTES:]).decode()
         session.ask("log_keep", app=app, name=name, content=content)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from immutable_local import labels as label
 from immutable_local.engine import Container, Engine
-from immutable_local.errors import EngineRefused, ImmError, NotFound
+from immutable_local.errors import ImmError, NotFound
 from immutable_local.host import begin, look
 from immutable_local.observed import Observed, observe
 
@@ -49,7 +49,8 @@ def lines(
         yield from _follow(engine, running, tail)
     else:
         for each in running:
-            for line in _printed(engine, each, tail).decode(errors="replace").splitlines():
+            log = engine.logs(each.id, "all" if tail is None else tail)
+            for line in log.decode(errors="replace").splitlines():
                 yield each.name, line
 
 
@@ -71,16 +72,6 @@ def _matches(app: str, name: str, service: str | None, release: int | None) -> b
     if len(parts) != 4:
         return False
     return (service is None or parts[0] == service) and (release is None or parts[1] == str(release))
-
-
-def _printed(engine: Engine, container: Container, tail: int | None) -> bytes:
-    try:
-        return engine.logs(container.id, tail="all" if tail is None else tail)
-    except EngineRefused as refused:
-        if refused.status != 404:
-            raise
-        # An `up` has just retired it.
-        return b""
 
 
 def _follow(engine: Engine, containers: Sequence[Container], tail: int | None) -> Iterator[tuple[str, str]]:
