@@ -7,31 +7,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from immutable_local import image, ledger, lock
-from immutable_local.engine import Engine, connect
-from immutable_local.errors import (
-    EngineError,
-    EngineRefused,
-    ImmError,
-    NotFound,
-    ProxyError,
-    SessionLost,
-    UsageError,
-)
+from immutable_local.engine import Engine
+from immutable_local.errors import ImmError, NotFound, SessionLost, UsageError
 from immutable_local.events import Teller
-from immutable_local.host import Begun, Host, begin
+from immutable_local.guard import guard
+from immutable_local.host import Begun, Host
 from immutable_local.making import ensure
 from immutable_local.observed import Observed, observe
+from immutable_local.recovery import AWAY, RETURN_SECONDS, once_back, swept
 from immutable_local.sweep import record_live, sweep
+from immutable_local.unbroken import unbroken
 from immutable_local.undo import Undo
-from immutable_local.wait import until
 from immutable_local.who import who
-
-# How long a host that went away in the middle of a command is waited for.
-RETURN_SECONDS = 20.0
-RETURN_PAUSE_SECONDS = 0.2
-OWN_LOCK_SECONDS = 12.0
-# What a command meets on a host that goes away, or is just coming back.
-AWAY = (EngineError, EngineRefused, ProxyError, SessionLost)
 
 
 @dataclass
@@ -43,6 +30,8 @@ class Deployment:
     command: str
     tell: Teller
     found: Observed
+    # What is done at its end, whatever end it is.
+    ending: ExitStack
 
     @property
     def engine(self) -> Engine:
@@ -53,6 +42,10 @@ class Deployment:
         """What is true whatever happens before the flip."""
         live = self.found.live
         return f"release {live.release} is still live" if live else f"nothing of {self.app} was live before"
+
+    def be_guarded(self) -> None:
+        """From here to its end requests depend on this command: should it be killed, it is swept at once."""
+        unbroken(self.ending.enter_context, guard(self.app, report=self.tell.warn))
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ def deployment(begun: Begun, app: str, command: str, options: Options, tell: Tel
                 host = ensure(begun, tell.warn)
                 ending.callback(host.close)
                 lock.take(host.session, app, command, options.wait)
-            at = Deployment(host, app, command, tell, observe(begun.engine, host.session, app))
+            at = Deployment(host, app, command, tell, observe(begun.engine, host.session, app), ending)
             with tell.step("sweep"):
                 at.found = sweep(host, at.found, command, tell)
         except ImmError as failed:
@@ -105,23 +98,10 @@ def put_right(at: Deployment, failed: BaseException) -> None:
     at.host.close()
     at.tell.undone = False
     at.tell.note(f"waiting for the host to come back, about {RETURN_SECONDS:.0f} s at most", "waiting")
-    last: ImmError | None = None
-
-    def swept() -> Observed | None:
-        nonlocal last
-        try:
-            return _swept(at)
-        except AWAY as again:
-            # It isn't there yet, or went away again.
-            last = again
-            return None
-
     try:
-        found = until(swept, RETURN_SECONDS, RETURN_PAUSE_SECONDS)
+        found = once_back(lambda: swept(at.app, at.command, at.tell))
     except (ImmError, KeyboardInterrupt) as stopped:
-        found, last = None, stopped if isinstance(stopped, ImmError) else None
-    if found is None:
-        why = f"{last.message}; " if last else ""
+        why = f"{stopped.message}; " if isinstance(stopped, ImmError) else ""
         at.tell.warn(f"{why}what this command left is swept by the next one")
         return
     at.tell.undone = True
@@ -144,21 +124,6 @@ def _gone(at: Deployment, failed: BaseException) -> bool:
         return not at.host.session.ask("hello")["interfaces"]
     except ImmError:
         return True
-
-
-def _swept(at: Deployment) -> Observed:
-    """Attach anew, lock, sweep. Raises ImmError."""
-    host = ensure(begin(connect()), at.tell.warn)
-    try:
-        # This command's own session, if the sidecar is still at something of its, lets go of it soon.
-        lock.take(host.session, at.app, at.command, OWN_LOCK_SECONDS)
-        found = observe(host.engine, host.session, at.app)
-        # No word of what is being done: another command was here since, and may be watching its release.
-        if found.doing is None and not (found.live and found.live.held):
-            return found
-        return sweep(host, found, at.command, at.tell)
-    finally:
-        host.close()
 
 
 def doing(at: Deployment, step: str) -> None:

@@ -24,6 +24,7 @@ def make_room(at: Deployment, plan: Plan, undo: Undo) -> tuple[str, ...]:
     stopping = [was.app.service(name) for name in plan.stop_first]
     waiting = [each for each in stopping if each.takes_traffic]
     held = tuple(each.name for each in waiting)
+    at.be_guarded()
     with at.tell.step("hold"):
         undo.by(start_again, at)
         parking.begin(at.host, at.found.structure, at.app, live.slots, waiting)

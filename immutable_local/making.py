@@ -23,6 +23,7 @@ from immutable_local.engine import (
     volume_mount,
 )
 from immutable_local.errors import EngineRefused, ImmError, Locked, ProxyError, SessionLost, UsageError
+from immutable_local.guard import guard
 from immutable_local.host import (
     NEXT,
     PROXY,
@@ -41,6 +42,7 @@ from immutable_local.host import (
     runs,
 )
 from immutable_local.proxy import Proxy, choose
+from immutable_local.unbroken import unbroken
 from immutable_local.undo import Undo
 from immutable_local.wait import until
 
@@ -54,6 +56,8 @@ MAKING = "imm-making"
 MAKING_SECONDS = 60.0
 # How long a proxy that is replaced may finish what it is answering; its port is unattended meanwhile.
 LEAVING_SECONDS = 5.0
+# One that the engine was asked to stop has stopped this long after that, or was never asked to.
+STOPPED_SECONDS = 1.0
 # All that the sidecar runs by itself; each session's program comes through exec.
 PAGE = Path(__file__).parent / "sidecar" / "page.py"
 
@@ -85,7 +89,7 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
             return ready
         with Undo(report) as undo:
             found = _settled(engine, find(engine))
-            _make(engine, replace(_asked(engine, found), **(change or {})), found, undo, report)
+            _make(engine, replace(_asked(engine, found), **(change or {})), found, held, undo, report)
             host = _ready(engine)
             # From here on others work with it, those that waited for it first of all.
             undo.keep()
@@ -222,6 +226,14 @@ def _rejoined(engine: Engine, found: Mapping[str, Container], change: Mapping[st
 
 def _settled(engine: Engine, found: dict[str, Container]) -> dict[str, Container]:
     """Finish or undo a making or a change of the proxy that was interrupted; returns what there is then."""
+    if "next" in found and runs(found.get("proxy")):
+        # The engine goes on stopping what it was asked to stop: what will run is known when that is over.
+        until(
+            lambda: True if not runs(find(engine).get("proxy")) else None,
+            LEAVING_SECONDS + STOPPED_SECONDS,
+            pause=0.05,
+        )
+        found = find(engine)
     for role in ("proxy", "next"):
         if role in found and found[role].state == "created":
             # One that never started may not be all there.
@@ -256,6 +268,7 @@ def _make(
     engine: Engine,
     wanted: Asked,
     found: Mapping[str, Container],
+    held: ExitStack,
     undo: Undo,
     report: Callable[[str], Any],
 ) -> None:
@@ -286,7 +299,7 @@ def _make(
     ):
         if current is not None and current.running and runs(found.get("sidecar")):
             _write_beforehand(engine, proxy, current, found["sidecar"])
-        _replace_proxy(engine, proxy, image, wanted, configuration, current, undo, report)
+        _replace_proxy(engine, proxy, image, wanted, configuration, current, held, undo, report)
     else:
         # Restarted, as the engine may be waiting to start one that crashed again and again.
         _start_proxy(engine.start if current.running else engine.restart, PROXY, wanted)
@@ -332,10 +345,14 @@ def _replace_proxy(
     wanted: Asked,
     configuration: str,
     current: Container | None,
+    held: ExitStack,
     undo: Undo,
     report: Callable[[str], Any],
 ) -> None:
-    """Create the new proxy whole, beside the old; then stop one and start the other."""
+    """Create the new proxy whole, beside the old; then stop one and start the other.
+
+    Nobody listens meanwhile: from there on, until `held` ends, this command is guarded.
+    """
     name = NEXT if current is not None else PROXY
     if engine.find(name) is not None:
         _remove_ours(engine, name)
@@ -349,6 +366,7 @@ def _replace_proxy(
             engine.join(each.name, container, network.proxy_address(each.subnet, taken))
     began = time.monotonic()
     if current is not None:
+        unbroken(held.enter_context, guard(report=report))
         engine.stop(current.id, LEAVING_SECONDS)
     _start_proxy(engine.start, container, wanted)
     if current is not None:

@@ -205,12 +205,15 @@ def _complete_ledger(host: Host, observed: Observed, command: str) -> None:
 def _drain(host: Host, observed: Observed, strays: list[Container], tell: Teller) -> None:
     """Let strays that were live end what they are at: the flip took new requests off them, no more."""
     live = observed.live.slots if observed.live else {}
+    # What waits counts as in flight.
+    held = observed.live.held if observed.live else ()
     for number in sorted({int(each.labels[label.RELEASE]) for each in strays}):
         release = observed.release(number)
         slots: dict[str, Slot] = {}
         for each in strays:
             service, slot = each.labels[label.SERVICE], each.labels[label.SLOT]
-            if each.running and int(each.labels[label.RELEASE]) == number and live.get(service) != slot:
+            mine = each.running and int(each.labels[label.RELEASE]) == number and service not in held
+            if mine and live.get(service) != slot:
                 slots[service] = "green" if slot == "green" else "blue"
         if release is not None:
             drain.wait_until_idle(host, observed.app, slots, release.app.services, tell)

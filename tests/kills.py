@@ -16,17 +16,22 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from signal import Signals
 from typing import Any
 
+from immutable_local.guard import RECOVER
 from immutable_local.sidecar.program import HEARTBEAT_SECONDS
+from immutable_local.wait import until
 from tests.host import Host, Outcome, Project
 
 # Longer than a swap takes on a busy machine: requests that the next command holds all come through.
 HOLD_SECONDS = 20.0
 COMMAND_SECONDS = 120.0
+# A guard waits some 20 s for a host that went away, and as long as an instance takes to boot.
+GUARD_SECONDS = 60.0
 PAUSE_SECONDS = 0.02
 FLIPPED = ("went_live", "reverted")
 # About how long a step takes here: a kill in its middle comes somewhere within.
@@ -56,6 +61,8 @@ STEPS = {
 }
 SIGNALS = (Signals.SIGKILL, Signals.SIGINT, Signals.SIGTERM)
 AFTER_FLIP = ("record", "drain", "retire", "prune")
+# From here on a command that is killed is put right without another one, where one writer is replaced.
+GUARDED = (*ROOM, *TAIL, "prune")
 # Run in the sidecar. Whoever looks takes the lock first, as the next command would: what a killed client's last
 # request still did is done by then.
 LOOK = """
@@ -106,10 +113,12 @@ class Kill:
     signal: Signals
     delay: float = 0.0
     then: str = "up"  # the same version again; 'up-other', 'revert', 'down', 'prune'
+    alone: bool = True  # not together with its guard
 
     def __str__(self) -> str:
         when = f"{self.delay * 1000:.0f}ms" if self.delay else "begin"
-        return f"{self.command}-{self.writers}-{self.step}-{self.signal.name}-{when}-{self.then}"
+        which = self.signal.name + ("" if self.alone else "-both")
+        return f"{self.command}-{self.writers}-{self.step}-{which}-{when}-{self.then}"
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,7 @@ class Command:
     """imm at work, and what it tells, line by line, as it tells it."""
 
     def __init__(self, host: Host, project: Project, *words: str) -> None:
+        self.host, self.project = host, project
         self.words = words
         self.process = subprocess.Popen(
             [sys.executable, "-m", "immutable_local", "--file", str(project.file), *words, "--json"],
@@ -212,12 +222,19 @@ class Command:
             )
             return any(wanted.search(line) for line in self.lines)
 
-    def send(self, which: Signals) -> None:
-        """Nothing happens when it has ended already."""
+    def send(self, which: Signals, alone: bool = True) -> None:
+        """Nothing happens when it has ended already. Not `alone`: with SIGKILL its guard is killed, too."""
+        both = which == Signals.SIGKILL and not alone
+        if both:
+            kill_guards(self.host, self.project)
         self.process.send_signal(which)
+        if both:
+            # One that had only just been started is still loading what it would need.
+            self.process.wait(timeout=COMMAND_SECONDS)
+            kill_guards(self.host, self.project)
 
-    def ended(self, seconds: float = COMMAND_SECONDS) -> Outcome:
-        """How it ended, and all it said."""
+    def ended(self, seconds: float = COMMAND_SECONDS, unguarded: bool = True) -> Outcome:
+        """How it ended, and all it said; `unguarded`: once its guard, too, has done what it could."""
         try:
             code = self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -227,6 +244,8 @@ class Command:
             ) from None
         for each in self._readers:
             each.join(timeout=10)
+        if unguarded and code == -Signals.SIGKILL:
+            wait_for_guards(self.host, self.project)
         return Outcome(code, "".join(self.lines), "".join(self.complaints))
 
     def __str__(self) -> str:
@@ -244,6 +263,38 @@ def command(host: Host, project: Project, *words: str) -> Iterator[Command]:
             running.send(Signals.SIGCONT)
             running.send(Signals.SIGKILL)
         running.process.wait(timeout=10)
+
+
+def guards(host: Host, project: Project) -> list[int]:
+    """The guards of commands about this app, and of those that replace the proxy, on this engine."""
+    engine = {**os.environ, **host.environment}.get("DOCKER_HOST", "")
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_text().rstrip("\0").split("\0")
+            if RECOVER not in words or words[words.index(RECOVER) + 2 :] not in ([], [project.name]):
+                continue
+            known = dict(line.partition("=")[::2] for line in (process / "environ").read_text().split("\0"))
+        except OSError:
+            # It has just ended.
+            continue
+        if known.get("DOCKER_HOST", "") == engine:
+            found.append(int(process.name))
+    return found
+
+
+def kill_guards(host: Host, project: Project) -> None:
+    """They put nothing right."""
+    for each in guards(host, project):
+        with suppress(ProcessLookupError):
+            os.kill(each, Signals.SIGKILL)
+
+
+def wait_for_guards(host: Host, project: Project) -> None:
+    """Those whose command was killed end by themselves."""
+    assert until(lambda: True if not guards(host, project) else None, GUARD_SECONDS, pause=0.02), guards(
+        host, project
+    )
 
 
 def struck(
@@ -328,6 +379,7 @@ class Subject:
         self.app = host.project()
         self.count = 0
         self.interrupted_at: str | None = None
+        self.guarded = False
         self.versions: dict[int, str] = {}
         if writers == "one":
             web = {"volumes": ["data:/data"], "hold": f"{HOLD_SECONDS:g}s", **web}
@@ -383,9 +435,11 @@ class Subject:
             return
         with Clients(self.host, self.app) as clients:
             killed = self._die(kill, words)
-            self._after(kill, before, was, goal, holdings, clients)
             again = time.monotonic()
-        # Killed before it stopped the old instance, requests go on to that one.
+            self._after(kill, before, was, goal, holdings, clients)
+            if not self.guarded:
+                again = time.monotonic()
+        # Killed before it stopped the old instance, requests go on to that one; else until the guard was there.
         held = self.writers == "one" and kill.signal == Signals.SIGKILL and self.interrupted_at != "hold"
         lost = clients.lost(but=[(killed - HOLD_SECONDS, again)] if held else [])
         assert not lost, (
@@ -399,10 +453,17 @@ class Subject:
             if kill.command != "prune":
                 assert running.begun(kill.step), f"no step {kill.step}: {running}"
             time.sleep(kill.delay)
-            running.send(kill.signal)
+            running.send(kill.signal, kill.alone)
             at = time.monotonic()
             self.outcome = running.ended()
+        killed = self.outcome.code == -Signals.SIGKILL
+        self.guarded = killed and kill.alone and "hold" in self.begun and self._reached(kill) in GUARDED
         return at
+
+    @property
+    def begun(self) -> set[str]:
+        """The steps that it had begun when it ended."""
+        return {each["step"] for each in self.outcome.told if each.get("state") == "begun"}
 
     def _after(
         self,
@@ -414,7 +475,11 @@ class Subject:
         clients: Clients | None,
     ) -> None:
         after = look(self.host, self.app)
+        told = [each for each in after["records"][len(before["records"]) :] if each["event"] == "interrupted"]
+        assert len(told) == (1 if self.guarded else 0), (told, after["doing"])
         self.interrupted_at = (after["doing"] or {}).get("step")
+        if told:
+            self.interrupted_at = re.findall(r"was interrupted at (\w+);", told[0]["error"])[0]
         survivor = live_number(after)
         new = [
             each["release"]
@@ -426,6 +491,8 @@ class Subject:
             self.versions[goal] = (self.app.folder / "VERSION").read_text()
         self._survivor(kill, was, goal, survivor)
         early = kill.command == "prune" and not self.outcome.stdout
+        if self.guarded:
+            self._put_right(kill, told[0], survivor)
         if kill.signal != Signals.SIGKILL and not early and not self._came_too_late():
             self._interrupted(kill, before, after, was, holdings)
         if self.writers == "many" and clients is not None:
@@ -463,9 +530,7 @@ class Subject:
 
     def _reached(self, kill: Kill) -> str:
         """The last step that it had begun when the signal ended it: on a busy machine not the one it was meant for."""
-        steps = STEPS[kill.command, kill.writers]
-        begun = {each["step"] for each in self.outcome.told if each.get("state") == "begun"}
-        return [step for step in steps if step in begun][-1]
+        return [step for step in STEPS[kill.command, kill.writers] if step in self.begun][-1]
 
     def _interrupted(
         self,
@@ -539,14 +604,20 @@ class Subject:
             return
         assert kill.signal == Signals.SIGKILL
         assert len(told) == 1, told
-        step, steps = after["doing"]["step"], STEPS.get((kill.command, kill.writers), ("prune",))
+        self._told_where(kill, told[0], survivor)
+
+    def _told_where(self, kill: Kill, told: Mapping[str, Any], survivor: int | None) -> None:
+        step, steps = self.interrupted_at, STEPS.get((kill.command, kill.writers), ("prune",))
         # A step that takes a millisecond is over before the signal arrives.
         assert step in steps[steps.index(kill.step) :], (step, kill)
         found = f"found release {survivor} live" if survivor else "found nothing live"
-        assert (
-            f"{kill.command} by " in told[0]["error"]
-            and f"interrupted at {step}; {found}" in told[0]["error"]
-        ), told
+        assert f"{kill.command} by " in told["error"], told
+        assert f"interrupted at {step}; {found}" in told["error"], told
+
+    def _put_right(self, kill: Kill, told: Mapping[str, Any], survivor: int | None) -> None:
+        """Without another command: all is right, and history says where it was interrupted."""
+        check(self.host, self.app, survivor, self.versions.get(survivor or 0))
+        self._told_where(kill, told, survivor)
 
     def holdings(self) -> dict[str, Any]:
         """What the engine holds of this app, images' layers and containers' states included."""
@@ -569,7 +640,7 @@ class Subject:
 def at_the_begin(command: str, writers: str, which: Signals, choice: random.Random) -> list[Kill]:
     """A kill at the begin of each step of a command."""
     return [
-        Kill(command, writers, step, which, 0.0, choice.choice(["up", "up-other"]))
+        Kill(command, writers, step, which, 0.0, choice.choice(["up", "up-other"]), choice.random() < 0.5)
         for step in STEPS[command, writers]
     ]
 
@@ -584,6 +655,7 @@ def in_the_middle(command: str, writers: str, which: Signals, choice: random.Ran
             which,
             round(choice.uniform(0.001, LASTS[step]), 3),
             choice.choice(["up", "up-other", "revert", "prune", "down"]),
+            choice.random() < 0.5,
         )
         for step in STEPS[command, writers]
         if step in LASTS

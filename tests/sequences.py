@@ -39,6 +39,8 @@ KILLED_STEPS = {
     "down": ("lock", "sweep", "flip", "record", "drain", "retire"),
     "prune": ("lock", "sweep", "prune"),
 }  # fmt: skip
+# What of the guard of a command that was killed, when the next one comes.
+GUARDS = ("done", "at work", "killed")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
@@ -273,10 +275,18 @@ class Sequence(RuleBasedStateMachine):
         delay=st.integers(0, 120),
         setting=st.sampled_from("0123"),
         then=st.sampled_from(["up", "up", "prune", "revert", "down"]),
+        guard=st.sampled_from(GUARDS),
         data=st.data(),
     )
     def kill(
-        self, words: str, which: signal.Signals, delay: int, setting: str, then: str, data: st.DataObject
+        self,
+        words: str,
+        which: signal.Signals,
+        delay: int,
+        setting: str,
+        then: str,
+        guard: str,
+        data: st.DataObject,
     ) -> None:
         """A command that ends somewhere; and the next one, whatever it is."""
         step = data.draw(st.sampled_from(KILLED_STEPS[words]))
@@ -284,7 +294,7 @@ class Sequence(RuleBasedStateMachine):
             self.model.folder = replace(self.model.folder, setting=setting, bad="")
             self.write()
         was, goal = self.model.live, self.model.before() if words == "revert" else None
-        self.move(f"{words}, {which.name} {delay} ms after {step}; then {then}")
+        self.move(f"{words}, {which.name} {delay} ms after {step}, its guard {guard}; then {then}")
         # What waits for a killed command is answered 503 at its bound; nothing else may be lost.
         calm = self.model.writers == "one" and which == signal.SIGKILL
         with self.clients(but_503=calm, gone="down" in (words, then)):
@@ -292,8 +302,8 @@ class Sequence(RuleBasedStateMachine):
                 if words != "prune":
                     running.begun(step)
                 time.sleep(delay / 1000)
-                running.send(which)
-                outcome = running.ended()
+                running.send(which, alone=guard != "killed")
+                outcome = running.ended(unguarded=guard == "done")
             note(f"it ended with {outcome.code}")
             assert "Traceback" not in outcome.stderr, outcome.stderr
             state = look(self.host, self.app)
@@ -339,14 +349,19 @@ class Sequence(RuleBasedStateMachine):
             self.host.imm(self.app, "prune")
             self.model.prune()
 
-    @rule(kind=st.sampled_from(KINDS), which=st.sampled_from(SIGNALS), delay=st.integers(100, 2500))
-    def kill_proxy_up(self, kind: str, which: signal.Signals, delay: int) -> None:
+    @rule(
+        kind=st.sampled_from(KINDS),
+        which=st.sampled_from(SIGNALS),
+        delay=st.integers(100, 2500),
+        guard=st.sampled_from(GUARDS),
+    )
+    def kill_proxy_up(self, kind: str, which: signal.Signals, delay: int, guard: str) -> None:
         """The proxy is being replaced by another kind; whichever it is then, the next command makes it serve."""
-        self.move(f"proxy up --kind {kind}, {which.name} after {delay} ms")
+        self.move(f"proxy up --kind {kind}, {which.name} after {delay} ms, its guard {guard}")
         with command(self.host, self.app, "proxy", "up", "--kind", kind) as running:
             time.sleep(delay / 1000)
-            running.send(which)
-            assert "Traceback" not in running.ended().stderr
+            running.send(which, alone=guard != "killed")
+            assert "Traceback" not in running.ended(unguarded=guard == "done").stderr
         self.heal(replaced=False)
         Sequence.kind = self.host.imm(self.app, "proxy", "status").result["kind"]
 

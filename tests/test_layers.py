@@ -36,7 +36,7 @@ HANDS = (
 )
 LAYERS = {
     "values": {"", "app", "errors", "events", "labels", "release", "routes"},
-    "tools": {"dockerfile", "tunnel", "unbroken", "undo", "wait", "who"},
+    "tools": {"dockerfile", "guard", "tunnel", "unbroken", "undo", "wait", "who"},
     "reading": {
         "config",
         "config.contradictions",
@@ -75,6 +75,7 @@ LAYERS = {
         "parking",
         "plan",
         "prune",
+        "recovery",
         "seal",
         "secret",
         "start",

@@ -247,10 +247,17 @@ def host_is_right(host: Apart, app: Project) -> None:
 
 
 def struck_at(
-    host: Apart, project: Project, *words: str, moment: tuple[str, str], which: Signals = Signals.SIGKILL
+    host: Apart,
+    project: Project,
+    *words: str,
+    moment: tuple[str, str],
+    which: Signals = Signals.SIGKILL,
+    alone: bool = True,
+    unguarded: bool = True,
 ) -> Outcome:
     """A command that gets a signal the moment the engine tells that this happened to the thing of that name,
-    or of that `imm.role`: (create, imm-proxy). How it ended."""
+    or of that `imm.role`: (create, imm-proxy), `alone` or with its guard. How it ended; `unguarded`: once its
+    guard, too, has."""
     action, name = moment
     struck = threading.Event()
     # From before the command began: an event is told however late the engine comes to it.
@@ -262,13 +269,13 @@ def struck_at(
                 about: Mapping[str, str] = each["Actor"]["Attributes"]
                 names = (each["Actor"]["ID"], about.get("name"), about.get("imm.role"))
                 if each["Action"] == action and name in names:
-                    running.send(which)
+                    running.send(which, alone)
                     struck.set()
                     return
 
         threading.Thread(target=strike, daemon=True).start()
         try:
-            ended = running.ended()
+            ended = running.ended(unguarded=unguarded)
             assert struck.wait(EVENT_SECONDS), f"{moment} never came: {running}"
         finally:
             told.close()

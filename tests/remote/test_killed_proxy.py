@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from signal import Signals
 
 import pytest
@@ -15,9 +16,9 @@ import pytest
 pytest.register_assert_rewrite("tests.remote.faults", "tests.kills")
 
 from tests.host import Project  # noqa: E402
-from tests.kills import Kill, Subject, at_each_step, at_the_begin  # noqa: E402
+from tests.kills import Kill, Subject, at_each_step, at_the_begin, guards  # noqa: E402
 from tests.remote.conftest import Apart, apart, base_image  # noqa: E402
-from tests.remote.faults import host_is_right, struck_at  # noqa: E402
+from tests.remote.faults import host_is_right, proxies, struck_at, tasks  # noqa: E402
 from tests.remote.second_engine import SecondEngine  # noqa: E402
 
 pytestmark = pytest.mark.engine
@@ -37,6 +38,10 @@ SWITCHED = [
     ("create", "imm-sidecar"),
     ("start", "imm-sidecar"),
 ]
+
+
+# From here on nobody listens, or the sidecar is missing.
+GUARDED = [("kill", "imm-proxy"), *SWITCHED[3:]]
 
 
 def kills() -> list[Kill]:
@@ -84,14 +89,56 @@ def switching(
 def test_a_switch_of_proxies_that_was_killed_is_finished_or_undone_by_the_next_command(
     switching: tuple[Apart, Project], moment: tuple[str, str], which: Signals
 ):
-    """Whatever command comes next: one proxy, one sidecar, and what was live is live behind it."""
+    """Whatever command comes next, and however soon: one proxy, one sidecar, and what was live is live behind it."""
     host, app = switching
-    kind = host.imm(app, "proxy", "status").result["kind"]
-    other = next(each for each in KINDS if each != kind)
-    ended = struck_at(host, app, "proxy", "up", "--kind", other, moment=moment, which=which)
+    other = other_kind(host, app)
+    ended = struck_at(host, app, "proxy", "up", "--kind", other, moment=moment, which=which, unguarded=False)
     assert ended.code in (-which, 1, 0), ended
     assert host.up(app).result["outcome"] == "unchanged"
     host_is_right(host, app)
     host.imm(app, "proxy", "up", "--kind", other)
     assert host.imm(app, "proxy", "status").result["kind"] == other
     host_is_right(host, app)
+
+
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [(kind, moment) for kind in KINDS for moment in GUARDED]
+    if SOAK
+    else [("nginx", GUARDED[1]), ("traefik", GUARDED[0])],
+    ids=lambda each: each if isinstance(each, str) else "-".join(each),
+)
+def test_what_is_live_answers_after_a_killed_switch_of_proxies_without_another_command(
+    switching: tuple[Apart, Project], kind: str, moment: tuple[str, str]
+):
+    """Its guard finishes or undoes it."""
+    host, app = switching
+    host.imm(app, "proxy", "up", "--kind", kind)
+    ended = struck_at(host, app, "proxy", "up", "--kind", other_kind(host, app), moment=moment)
+    assert ended.code == -Signals.SIGKILL
+    assert host.get("/version", app) == "1"
+    assert proxies(host) == ["imm-proxy", "imm-sidecar"]
+    assert (tasks(host), guards(host, app)) == ([], [])
+    assert host.imm(app, "up").result["outcome"] == "unchanged"
+    host_is_right(host, app)
+
+
+def test_a_proxy_that_the_engine_is_still_stopping_is_not_taken_for_one_that_goes_on(
+    switching: tuple[Apart, Project],
+):
+    """Killed with its guard: the next command waits for what this one asked of the engine."""
+    host, app = switching
+    host.imm(app, "proxy", "up", "--kind", "nginx")
+    with ThreadPoolExecutor(1) as beside:
+        # nginx goes on until it is answered, and takes nothing new.
+        slow = beside.submit(host.ask, "/slow?4", app)
+        struck_at(host, app, "proxy", "up", "--kind", "traefik", moment=("kill", "imm-proxy"), alone=False)
+        assert host.inspect("imm-proxy")["State"]["Running"]
+        assert host.up(app).result["outcome"] == "unchanged"
+        assert slow.result().status == 200
+    host_is_right(host, app)
+
+
+def other_kind(host: Apart, app: Project) -> str:
+    kind = host.imm(app, "proxy", "status").result["kind"]
+    return next(each for each in KINDS if each != kind)

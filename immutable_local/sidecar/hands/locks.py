@@ -15,30 +15,39 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Taking a lock and writing down who has it are two steps.
+# What a guard is at that puts right what a killed command left: whoever comes meanwhile waits for it.
+RECOVERY = "recovery"
+RECOVERY_SECONDS = 20.0
+# Between taking a lock and writing down who has it, nobody stands there, or one who was killed.
+# Just before it is free, nobody does.
 SIGNED_SECONDS = 1.0
+SIGNING_SECONDS = 0.1
 held: dict[str, int] = {}
 
 
 def lock(name: str, who: dict[str, Any], wait: float = 0.0) -> bool:
-    """Take a lock, waiting `wait` seconds at most; refused with who holds it, from where, since when."""
+    """Take a lock, waiting `wait` seconds at most; refused with who holds it, from where, since when.
+
+    A recovery is waited for in any case: it ends by itself.
+    """
     if name in held:
         return True
     path = STATE / "locks" / named(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + wait
+    seen: tuple[dict[str, Any] | None, float] = (None, 0.0)
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
-            late = time.monotonic() - deadline
-            holder = os.pread(fd, 65536, 0)
-            # Whoever has just taken it writes down who it is, or has just let it go.
-            if late >= 0 and (holder or late > SIGNED_SECONDS):
+            holder, at = json.loads(os.pread(fd, 65536, 0) or b"{}"), time.monotonic()
+            if holder != seen[0]:
+                seen = (holder, at)
+            if at > deadline and (at - seen[1] > patience(holder) or at > deadline + RECOVERY_SECONDS):
                 os.close(fd)
-                raise Refusal("locked", holder=json.loads(holder or b"{}")) from None
+                raise Refusal("locked", holder=holder) from None
             time.sleep(0.02)
     os.ftruncate(fd, 0)
     os.pwrite(fd, dump({**who, "since": now()}), 0)
@@ -46,6 +55,13 @@ def lock(name: str, who: dict[str, Any], wait: float = 0.0) -> bool:
     if name.startswith("app-"):
         tidy(name.removeprefix("app-"))
     return True
+
+
+def patience(holder: dict[str, Any]) -> float:
+    """For how many seconds the same one must seem to hold the lock until somebody is refused for it."""
+    if holder.get("command") == RECOVERY:
+        return RECOVERY_SECONDS
+    return SIGNING_SECONDS if holder else SIGNED_SECONDS
 
 
 def tidy(app: str) -> None:

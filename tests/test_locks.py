@@ -1,0 +1,82 @@
+"""The sidecar's locks, taken by two of one process: how long whoever comes waits for whom."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from immutable_local.sidecar.hands import locks
+from immutable_local.sidecar.hands.ground import Refusal
+
+APP = "app-shop"
+ME = {"by": "me", "command": "up"}
+OTHER = {"by": "other", "command": "up"}
+RECOVERY = {"by": "other", "command": locks.RECOVERY}
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Folders of this test's own."""
+    for name in ("STATE", "PROXY"):
+        monkeypatch.setattr(locks, name, tmp_path)
+    monkeypatch.setattr(locks, "held", {})
+    yield tmp_path
+    locks.unlock(APP)
+
+
+@contextmanager
+def held_by(state: Path, *who: dict[str, str], seconds: float, step: float = 0.05) -> Iterator[None]:
+    """Somebody has the lock for so long; these names stand there one after the other, `step` seconds each."""
+    path = state / "locks" / APP
+    path.parent.mkdir(exist_ok=True)
+    file = path.open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    path.write_text(json.dumps(who[0]))
+    begun = [
+        threading.Timer(n * step, path.write_text, [json.dumps(each)]) for n, each in enumerate(who) if n
+    ]
+    begun.append(threading.Timer(seconds, file.close))
+    for each in begun:
+        each.start()
+    try:
+        yield
+    finally:
+        for each in begun:
+            each.join()
+
+
+def test_whoever_holds_it_is_named(state: Path):
+    with held_by(state, OTHER, seconds=1.0), pytest.raises(Refusal) as refused:
+        locks.lock(APP, ME)
+    assert refused.value.told["holder"] == OTHER
+
+
+def test_a_recovery_is_waited_for_unasked(state: Path):
+    """Nobody has typed it, and it ends by itself."""
+    with held_by(state, RECOVERY, seconds=0.5):
+        assert locks.lock(APP, ME)
+
+
+def test_the_name_of_one_that_was_killed_is_not_taken_for_who_came_next(state: Path):
+    """Its guard has the lock already, and has only just written down that it does."""
+    with held_by(state, OTHER, RECOVERY, seconds=0.5):
+        assert locks.lock(APP, ME)
+
+
+def test_whoever_lets_go_is_not_taken_for_a_holder(state: Path):
+    """Its name goes a moment before the lock does, however long it has been waited for."""
+    with held_by(state, RECOVERY, {}, seconds=1.6, step=1.5):
+        assert locks.lock(APP, ME)
+
+
+def test_a_recovery_that_does_not_end_is_named(state: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(locks, "RECOVERY_SECONDS", 0.2)
+    with held_by(state, RECOVERY, seconds=1.0), pytest.raises(Refusal) as refused:
+        locks.lock(APP, ME)
+    assert refused.value.told["holder"] == RECOVERY
