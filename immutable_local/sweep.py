@@ -6,7 +6,9 @@ Never by a tag, an age or a name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from immutable_local import drain, health, image, instance, ledger, network, parking
 from immutable_local import labels as label
@@ -180,7 +182,7 @@ def _complete_ledger(host: Host, observed: Observed, command: str) -> None:
     """Say what happened: where the command was interrupted, and what was found live."""
     doing = observed.doing
     record_live(host, observed, (doing or {}).get("command", ""))
-    if doing is not None:
+    if doing is not None and not _told_already(observed, doing):
         live = observed.live.release if observed.live else None
         step = doing.get("step", "the begin")
         found = f"found release {live} live" if live is not None else "found nothing live"
@@ -200,6 +202,12 @@ def _complete_ledger(host: Host, observed: Observed, command: str) -> None:
         "stopping": _at_stopping(observed),
     }
     host.session.ask("doing_write", app=observed.app, told=told)
+
+
+def _told_already(observed: Observed, doing: Mapping[str, Any]) -> bool:
+    """Whether a sweep that was interrupted itself came as far as to say where this one was."""
+    told = [record["at"] for record in observed.records if record["event"] == "interrupted"]
+    return bool(told) and told[-1] > doing.get("at", told[-1])
 
 
 def _drain(host: Host, observed: Observed, strays: list[Container], tell: Teller) -> None:

@@ -25,6 +25,9 @@ import pytest
 
 pytest.register_assert_rewrite("tests.kills")
 
+from immutable_local import ledger, lock  # noqa: E402
+from immutable_local.engine import connect  # noqa: E402
+from immutable_local.host import attach  # noqa: E402
 from immutable_local.sidecar.program import HEARTBEAT_SECONDS  # noqa: E402
 from tests.conftest import Machine  # noqa: E402
 from tests.host import Host  # noqa: E402
@@ -337,6 +340,23 @@ class TestWhatKillsFound:
         told = [each["error"] for each in state["records"][before:] if each["event"] == "interrupted"]
         assert len([each for each in told if "interrupted at check_health" in each]) == 1, told
         assert len([each for each in told if "interrupted at check_health" not in each]) <= 1, told
+
+    def test_a_sweep_that_was_killed_when_it_had_told_of_the_first_tells_nothing_twice(self, many: Subject):
+        """Its record is written, and that it is the sweep that is at work now is not."""
+        version = many.next_version()
+        many.deploy()
+        before = len(look(many.host, many.app)["records"])
+        many.app.version("another", behave="wait")
+        struck(many.host, many.app, "up", at="check_health")
+        ready = attach(connect())
+        assert ready is not None
+        with ready.session as session:
+            lock.take(session, many.app.name, "a test")
+            ledger.append(session, many.app.name, "interrupted", error="up was interrupted at check_health")
+        many.app.version(version, environment=None)
+        assert many.host.up(many.app).result["outcome"] == "unchanged"
+        told = [each["event"] for each in look(many.host, many.app)["records"][before:]]
+        assert told.count("interrupted") == 1, told
 
     def test_a_first_release_killed_while_it_starts_goes_live_at_the_next_command(self, host: Host):
         """Network, routes and a container of a moment may be there or not."""

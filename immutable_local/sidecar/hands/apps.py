@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from immutable_local.sidecar.hands.ground import PROXY, STATE, dump, named, read_json, write_whole
+from immutable_local.sidecar.hands.ground import PROXY, STATE, dump, named, now, read_json, write_whole
 from immutable_local.sidecar.hands.ledger import ledger_read
 from immutable_local.sidecar.hands.locks import need
 from immutable_local.sidecar.hands.secrets import secret_list
@@ -54,7 +54,7 @@ def live_release(app: str) -> Any:
 
 def doing_write(app: str, told: dict[str, Any]) -> None:
     need(f"app-{app}")
-    write_whole(STATE / "doing" / f"{named(app)}.json", dump(told))
+    write_whole(STATE / "doing" / f"{named(app)}.json", dump({**told, "at": now()}))
 
 
 def doing_clear(app: str) -> None:
