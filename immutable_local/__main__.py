@@ -53,7 +53,11 @@ def begin() -> Callable[[], Begun]:
 
     def reach() -> Begun:
         known = reached()
-        return host.begin(connect(known.api if known else None), known)
+        engine = connect(known.api if known else None)
+        if known is not None and not known.is_of(engine.local):
+            known.forget()
+            engine, known = connect(), None
+        return host.begin(engine, known)
 
     return ahead(reach)
 

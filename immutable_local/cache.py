@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import accumulate
@@ -17,7 +16,6 @@ from typing import Any
 
 from immutable_local import labels as label
 from immutable_local.engine import CacheRecord, Engine
-from immutable_local.errors import ImmError
 from immutable_local.events import Teller
 from immutable_local.release import Release, unseal
 from immutable_local.sidecar.session import Session
@@ -112,11 +110,9 @@ def marks(sealed: Mapping[int, tuple[str, Mapping[str, str]]], live: Release | N
 
 
 def note(session: Session | None, app: str, seconds: float, made: Iterable[str]) -> None:
-    """Note a build that ends now, `seconds` after it began."""
+    """Note a build that ends now, `seconds` after it began; what isn't noted stays in the cache."""
     if session is not None:
-        # Whatever is wrong there, what comes next meets it too, and says so. What isn't noted stays.
-        with suppress(ImmError):
-            session.ask("build_note", app=app, seconds=round(seconds, 3), made=sorted(made))
+        session.tell("build_note", app=app, seconds=round(seconds, 3), made=sorted(made))
 
 
 def prune(engine: Engine, session: Session, app: str, kept: Collection[str], tell: Teller) -> tuple[int, int]:
@@ -128,7 +124,11 @@ def prune(engine: Engine, session: Session, app: str, kept: Collection[str], tel
     if not mine:
         return 0, 0
     others = [each for builds in told.values() for each in builds]
-    goes = left_over(engine.build_cache(), mine, others, kept)
+    records = engine.build_cache()
+    goes = left_over(records, mine, others, kept)
+    # Of builds before the oldest record there is nothing to be told any more.
+    oldest = min((each.made for each in records), default=max(each.ended for each in mine))
+    session.tell("builds_forget", app=app, before=oldest.isoformat())
     if goes and engine.images_in_containerd:
         # Its builder then finds nothing of its cache again, whosever it is (measured on Docker 28.5).
         tell.note(

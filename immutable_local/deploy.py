@@ -208,12 +208,12 @@ def roll_out(
         start.check_health(at, release, started)
     with tell.step("flip"):
         live = flip.next_live(at, release, plan, started, commit)
-        kept = ahead(side_by_side, at.engine.keep_running, [each.container for each in started])
+        # What is live comes up again by itself, from its first moment on.
+        side_by_side(at.engine.keep_running, [each.container for each in started])
         undo.only_after(flip.point_back, at, release, plan, held)
         counted = watch.counts(at, live.slots) if watched else {}
         at.host.proxy.point(session, at.app, live.slots, (), live.to_json())
         at.host.proxy.confirm(session, flip.proofs(release, plan, routes))
-        kept()
         # Not before the proof: should it fail, what waits goes on to the old instance.
         parking.release(at.host, routes, live.slots, held)
 

@@ -35,11 +35,20 @@ SAYS_MORE = {"currentContext", "HttpHeaders"}
 @dataclass(frozen=True)
 class Early:
     """What an engine told already: its API's version, the containers with imm's roles as it lists them, and a
-    session with the sidecar that runs, if one does."""
+    session with the sidecar that runs, if one does. `path` is that engine's socket."""
 
+    path: str
     api: str
     listed: Sequence[Mapping[str, Any]]
     session: Session | None
+
+    def is_of(self, local: str) -> bool:
+        """Whether that is the engine which the SDK reaches so."""
+        return local == SCHEME + self.path
+
+    def forget(self) -> None:
+        if self.session is not None:
+            self.session.close()
 
 
 def reach() -> Early | None:
@@ -52,13 +61,14 @@ def reach() -> Early | None:
         asked = quote(json.dumps({"label": [label.ROLE]}))
         api, listed = engine.answer_to("GET", f"/containers/json?all=1&filters={asked}")
         sidecar = next((each["Id"] for each in listed if _is_sidecar(each)), None)
-        return Early(api, listed, Session(engine.attached(sidecar)) if sidecar else None)
+        return Early(path, api, listed, Session(engine.attached(sidecar)) if sidecar else None)
     except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, SessionLost):
         return None
 
 
 def local_socket() -> str | None:
-    """The engine's socket, when the environment or nothing at all says which one it is."""
+    """The engine's socket, when the environment or nothing at all says which one it is. The SDK looks for
+    docker's configuration in more places: whether it means the same engine is asked once it is loaded."""
     named = os.environ.get("DOCKER_HOST", "")
     if named and not named.startswith(f"{SCHEME}/"):
         return None
@@ -113,6 +123,6 @@ class _Local(http.client.HTTPConnection):
             if not byte:
                 break
             head += byte
-        if b" 101 " not in head.partition(b"\r\n")[0]:
+        if not head.endswith(b"\r\n\r\n") or b" 101 " not in head.partition(b"\r\n")[0]:
             raise http.client.HTTPException(head)
         return self.sock

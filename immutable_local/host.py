@@ -71,11 +71,12 @@ class Begun:
 def begin(engine: Engine, early: Early | None = None) -> Begun:
     """Look who is there, and let the sidecar's program start, as far as that isn't done; changes nothing."""
     listed = [container_of(each) for each in early.listed] if early else engine.containers({label.ROLE: ""})
-    session = early.session if early else None
+    # One that has ended already says why when it is begun anew: its sidecar may just be restarted.
+    session = early.session if early and early.session and not early.session.ended else None
     found = by_role(listed)
     if not (runs(found.get("proxy")) and runs(found.get("sidecar"))):
-        if session is not None:
-            session.close()
+        if early is not None:
+            early.forget()
         return Begun(engine, listed, None)
     try:
         return Begun(engine, listed, host_of(engine, found["proxy"], found["sidecar"], session))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from immutable_local import labels as label
 from immutable_local.app import App
 from immutable_local.deployment import Deployment, Options
 from immutable_local.engine import Engine
+from immutable_local.errors import ImmError
 from immutable_local.events import Teller
 from immutable_local.observed import Observed
 from immutable_local.release import Pin, Release, numbers
@@ -33,14 +35,17 @@ def asked_for(
     pins: dict[str, Pin] = {}
     source = built = None
     if app.builds:
-        began, made = time.monotonic(), set[str]()
+        began = time.monotonic()
         try:
             with tell.step("build"):
                 built, source = image.build(engine, app, folder, tell, builder(), options.fresh)
                 pins[""] = built
-            made = {built.id} | ({source} if source else set())
-        finally:
-            cache.note(session, app.name, time.monotonic() - began, made)
+        except BaseException:
+            # What went wrong is told, not that it couldn't be noted.
+            with suppress(ImmError):
+                cache.note(session, app.name, time.monotonic() - began, ())
+            raise
+        cache.note(session, app.name, time.monotonic() - began, (built.id, *([source] if source else [])))
     else:
         tell.skip("build")
     for service in app.services:

@@ -222,6 +222,15 @@ class Command:
             )
             return any(wanted.search(line) for line in self.lines)
 
+    def complained(self, of: str) -> bool:
+        """Wait until it says so on standard error; False when it ended without."""
+        with self._told:
+            self._told.wait_for(
+                lambda: any(of in line for line in self.complaints) or not self._readers[1].is_alive(),
+                timeout=COMMAND_SECONDS,
+            )
+            return any(of in line for line in self.complaints)
+
     def send(self, which: Signals, alone: bool = True) -> None:
         """Nothing happens when it has ended already. Not `alone`: with SIGKILL its guard is killed, too."""
         both = which == Signals.SIGKILL and not alone

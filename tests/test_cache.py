@@ -173,7 +173,7 @@ def test_a_line_that_lost_power_cut_short_says_nothing_and_hides_no_other(
     assert builds.builds() == {}
     builds.build_note("shop", 1.5, ["image-1"])
     with (tmp_path / "builds" / "shop.jsonl").open("a") as file:
-        file.write('{"at": "2026-\n')
+        file.write('null\n{}\n{"at": "2026-')
     builds.build_note("shop", 2.5, [])
     assert [each["seconds"] for each in builds.builds()["shop"]] == [1.5, 2.5]
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from immutable_local import early
 from immutable_local.engine import connect
 from immutable_local.host import begin
+from immutable_local.wait import until
 from tests.host import Host, Project
 
 NAMES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG")
@@ -70,6 +75,11 @@ def test_a_context_in_the_environment_is_left_to_the_sdk(configured: Path, monke
     assert early.local_socket() == "/run/docker.sock"
 
 
+SIDECAR = b'[{"Id": "x", "Labels": {"imm.role": "sidecar"}, "State": "running"}]'
+LISTED = b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: %d\r\n\r\n%s" % (len(SIDECAR), SIDECAR)
+MADE = b'HTTP/1.1 201 Created\r\nApi-Version: 1.41\r\nContent-Length: 11\r\n\r\n{"Id": "y"}'
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -86,7 +96,54 @@ def test_something_else_behind_the_socket_is_left_to_the_sdk(
     configured: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
 ):
     """Whatever answers there, and however it ends: it is the SDK that says so."""
-    path = configured / "some.sock"
+    with answering(configured / "some.sock", monkeypatch, said):
+        assert early.reach() is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [b"HTTP/1.1 409 Conflict\r\nApi-Version: 1.41\r\nContent-Length: 2\r\n\r\n{}"],
+        [],
+        [MADE, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"],
+        [MADE, b"HTTP/1.1 101 UPG"],
+        [MADE],
+    ],
+    ids=["a-sidecar-that-just-ended", "cut", "no-upgrade", "cut-in-the-upgrade", "cut-before-the-upgrade"],
+)
+def test_a_sidecar_that_can_not_be_entered_is_left_to_the_sdk(
+    configured: Path, monkeypatch: pytest.MonkeyPatch, said: list[bytes]
+):
+    """It was there when it was listed, and isn't any more."""
+    with answering(configured / "some.sock", monkeypatch, LISTED, *said):
+        assert early.reach() is None
+
+
+def test_an_engine_that_says_nothing_is_left_to_the_sdk(configured: Path, monkeypatch: pytest.MonkeyPatch):
+    """The SDK waits longer, and says for what."""
+    monkeypatch.setattr(early, "ANSWER_SECONDS", 0.1)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(configured / "some.sock"))
+        listening.listen()
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{configured / 'some.sock'}")
+        assert early.reach() is None
+
+
+def test_a_session_that_ended_since_is_begun_anew(configured: Path, monkeypatch: pytest.MonkeyPatch):
+    """Upgraded, and then gone with its sidecar: whoever takes it over can tell."""
+    upgraded = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\n\r\n"
+    with answering(configured / "some.sock", monkeypatch, LISTED, MADE, upgraded):
+        reached = early.reach()
+        assert reached is not None and reached.session is not None
+        session = reached.session
+        assert until(lambda: session.ended or None, 10.0, pause=0.01)
+    assert not reached.is_of("unix:///another.sock")
+    assert reached.is_of(f"unix://{configured / 'some.sock'}")
+
+
+@contextmanager
+def answering(path: Path, monkeypatch: pytest.MonkeyPatch, *said: bytes) -> Iterator[None]:
+    """Something behind a socket that DOCKER_HOST names: it says these things, one for each that it hears."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -94,12 +151,25 @@ def test_something_else_behind_the_socket_is_left_to_the_sdk(
 
         def answer() -> None:
             client, _ = listening.accept()
-            with client:
-                client.recv(65536)
-                client.sendall(said)
+            with client, client.makefile("rb") as heard:
+                for each in said:
+                    hear(heard)
+                    client.sendall(each)
+                # What the client still says is heard: closing over it would be another way to end.
+                client.shutdown(socket.SHUT_WR)
+                heard.read()
 
         threading.Thread(target=answer, daemon=True).start()
-        assert early.reach() is None
+        yield
+
+
+def hear(heard: IO[bytes]) -> None:
+    """One whole request."""
+    length = 0
+    while (line := heard.readline()).strip():
+        name, _, value = line.partition(b":")
+        length = int(value) if name.lower() == b"content-length" else length
+    heard.read(length)
 
 
 def test_nothing_behind_the_socket_is_left_to_the_sdk(configured: Path, monkeypatch: pytest.MonkeyPatch):
@@ -126,8 +196,26 @@ def test_what_is_begun_early_is_what_the_sdk_would_have_begun(host: Host, app: P
 
 
 @pytest.mark.engine
-def test_a_sidecar_that_stands_still_is_waited_for_as_before(host: Host, app: Project):
-    """A container that can't be entered: nothing of it is begun early, and nothing is raised."""
+def test_docker_s_configuration_is_the_sdk_s_to_find(
+    host: Host, app: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """It looks into the home folder when DOCKER_CONFIG's has none: what was begun on another engine is left."""
+    host.up(app)
+    (tmp_path / "home" / ".docker").mkdir(parents=True)
+    (tmp_path / "home" / ".docker" / "config.json").write_text('{"currentContext": "far"}')
+    about = tmp_path / "home" / ".docker" / "contexts" / "meta" / hashlib.sha256(b"far").hexdigest()
+    about.mkdir(parents=True)
+    (about / "meta.json").write_text(
+        json.dumps({"Name": "far", "Metadata": {}, "Endpoints": {"docker": {"Host": "unix:///nowhere.sock"}}})
+    )
+    way = {"HOME": str(tmp_path / "home"), "DOCKER_CONFIG": str(tmp_path), "DOCKER_HOST": ""}
+    refused = host.imm(app, "status", expect=4, **way)
+    assert "unix:///nowhere.sock" in refused.stderr
+
+
+@pytest.mark.engine
+def test_a_sidecar_that_stands_still_is_not_entered(host: Host, app: Project):
+    """It doesn't run, as the engine lists it: nothing is begun early, and nothing is raised."""
     if early.local_socket() is None:
         pytest.skip("this engine isn't behind a socket of this machine")
     host.up(app)

@@ -13,14 +13,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from immutable_local import lock
 from immutable_local.config import values
 from immutable_local.config.findings import Wrong
 from immutable_local.config.kinds import Kind
 from immutable_local.engine import connect
+from immutable_local.host import attach
 from immutable_local.making import image_for
 from immutable_local.proxy.nginx import Nginx
 from immutable_local.routes import SLOTS, Side, Structure
+from immutable_local.wait import until
 from tests.host import Host, Project
+
+# As many as nginx needs a second or so for.
+SLOW_UPSTREAMS = 20_000
+SLOW_SECONDS = 4.0
 
 TOKEN = re.compile(r"""\s+|\#[^\n]*\n|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[{};]|[^\s{};"']+""", re.DOTALL)
 
@@ -281,3 +288,32 @@ def test_what_a_newer_imm_changed_at_the_head_is_loaded_as_well(monkeypatch: pyt
     after = name.findall(Nginx().configuration([]))
     assert len(before) == len(after) == 1
     assert before != after
+
+
+@pytest.mark.engine
+def test_a_reload_that_is_still_under_way_does_not_win_over_the_one_that_was_asked_for_last(
+    host: Host, app: Project
+):
+    """A withdrawal that is interrupted while nginx reads is undone by what nginx still serves."""
+    ready = attach(connect())
+    assert ready is not None
+    if ready.asked.kind != "nginx":
+        pytest.skip("this host's proxy is another one")
+    host.up(app)
+    nginx, structures = Nginx(), ready.structures()
+    withdrawn = nginx.configuration([each for each in structures if each.app != app.name])
+    # nginx looks for each name among all before it.
+    slow = "".join(f"  upstream slow-{n} {{ server 127.0.0.1:9; }}\n" for n in range(SLOW_UPSTREAMS))
+    with ready.session as session, lock.host(session, "test"):
+        session.ask("proxy_write", name="nginx.conf", content=withdrawn.removesuffix("}\n") + slow + "}\n")
+        ready.engine.execute("imm-proxy", ["sh", "-c", "kill -HUP 1"])
+        nginx.load(ready.engine, session, structures, settle=False)
+        before = ready.engine.processes("imm-proxy", "worker process")
+        assert host.ask("/version", app).status == 200
+
+        def replaced() -> bool | None:
+            return True if not before & ready.engine.processes("imm-proxy", "worker process") else None
+
+        # Whoever is asked for later is there by then: nobody comes after the workers that there are now.
+        assert until(replaced, SLOW_SECONDS, pause=0.1) is None
+        assert host.ask("/version", app).status == 200

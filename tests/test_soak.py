@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from immutable_local.engine import connect
 from immutable_local.wait import until
 from tests.host import Host, Project
 from tests.kills import check
@@ -123,7 +124,9 @@ def test_after_hundreds_of_swaps_under_load_everything_is_where_it_was(host: Hos
     )
     assert load.lost == [] and load.sent > SWAPS
     assert same(before, after), (before, after)
-    assert left[0] == cached[0] < grown[0], (cached, grown, left)
+    if not connect().images_in_containerd:
+        # Where the builder would forget all of its cache with some of it, imm leaves it alone.
+        assert left[0] == cached[0], (cached, grown, left)
     flips = [each for each in records if each["event"] in ("went_live", "reverted")]
     assert len(flips) == WARM_UP + SWAPS
     assert [each["number"] for each in records] == list(range(1, len(records) + 1))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -254,7 +255,13 @@ class Nginx:
 
     def load(self, engine: Engine, session: Session, structures: Sequence[Structure], settle: bool) -> None:
         text = self.configuration(structures)
-        if session.ask("proxy_read", name="nginx.conf") != text:
+        written = session.ask("proxy_read", name="nginx.conf")
+        if written != text:
+            if written:
+                # A command was interrupted at a reload, which may still be on its way: it would read the file
+                # as it is now, and come into force after workers of before were taken for those asked for.
+                with suppress(ProxyError):
+                    self._follow(engine, session, written, settle=False)
             session.ask("proxy_write", name="nginx.conf.new", content=text)
             # nginx keeps the old configuration when a new one is wrong, and tells nobody: it is asked before.
             code, said = engine.execute(
@@ -267,6 +274,10 @@ class Nginx:
                     hint="this is a fault of imm's: please report it with the lines above",
                 )
             session.ask("proxy_rename", old="nginx.conf.new", new="nginx.conf")
+        self._follow(engine, session, text, settle)
+
+    def _follow(self, engine: Engine, session: Session, text: str, settle: bool) -> None:
+        """Let nginx follow its file, which holds `text`, unless it does. Raises ProxyError when it fails."""
         generation = text.partition('location = /generation { default_type text/plain; return 200 "')[2][:16]
         if session.ask("loaded", sock="control.sock", generation=generation, seconds=0.0)["loaded"]:
             # The command before this one may have loaded it a moment ago.

@@ -80,7 +80,7 @@ ASKED = {
         "app_state", "structures", "live_releases", "live_release",
         "doing_write", "doing_clear", "origin_write",
     ),
-    "hands.builds": ("build_note", "builds"),
+    "hands.builds": ("build_note", "builds", "builds_forget"),
     "hands.configuration": ("proxy_write", "proxy_rename", "proxy_read", "proxy_age", "proxy_sync"),
     "hands.counts": ("counted", "metrics"),
     "hands.health": ("check_begin", "check_poll", "check_end", "ask_all", "ask_if_joined"),
@@ -95,7 +95,9 @@ ASKED = {
 DOES = {name: module for module, names in ASKED.items() for name in names}
 
 # Done in the order of their coming, before what comes later is begun: the client doesn't wait for them.
-AT_ONCE = ("doing_write", "doing_clear", "unlock", "check_end", "count", "let_go")
+AT_ONCE = (
+    "doing_write", "doing_clear", "unlock", "check_end", "count", "let_go", "build_note", "builds_forget",
+)  # fmt: skip
 
 
 def module(name: str) -> Any:

@@ -61,6 +61,11 @@ class Session:
     def begin(cls, engine: Engine, sidecar: str) -> Self:
         return cls(engine.attach(sidecar, COMMAND))
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, by itself too."""
+        return self._ended.is_set()
+
     def ask(self, do: str, *, within: float = ANSWER_SECONDS, **told: Any) -> Any:
         """One thing asked of the sidecar, and its answer, waited for `within` seconds at most.
 

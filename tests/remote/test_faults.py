@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from signal import Signals
 
 import docker
 import pytest
@@ -15,9 +16,9 @@ import pytest
 pytest.register_assert_rewrite("tests.remote.faults", "tests.kills")
 
 from immutable_local.wait import until  # noqa: E402
-from tests.kills import Clients  # noqa: E402
+from tests.kills import Clients, command  # noqa: E402
 from tests.remote.conftest import apart, base_image  # noqa: E402
-from tests.remote.faults import RETURN_SECONDS, Fault, Scene  # noqa: E402
+from tests.remote.faults import RETURN_SECONDS, Fault, Scene, told_plainly  # noqa: E402
 from tests.remote.second_engine import SecondEngine  # noqa: E402
 
 pytestmark = pytest.mark.engine
@@ -103,6 +104,30 @@ def test_a_fault_of_the_host_during_up_ends_known_and_one_more_command_puts_it_r
 ):
     """What is live answers again by itself, where the engine can bring it back; the error says what that is."""
     scene.suffer(fault, step)
+
+
+@pytest.mark.parametrize("impatient", [True, False], ids=["ctrl-c", "patience-ends"])
+def test_an_engine_that_stays_away_is_not_waited_for_without_end(scene: Scene, impatient: bool):
+    """The command says so, and what it left is swept by the next one."""
+    was = scene.live
+    version = scene.subject.next_version()
+    second = scene.host.second
+    with command(scene.host, scene.app, "up") as running:
+        assert running.begun("check_health"), running
+        second.crash()
+        try:
+            assert running.complained("waiting for the host to come back"), running
+            if impatient:
+                running.send(Signals.SIGINT)
+            ended = running.ended()
+        finally:
+            second.start()
+    assert "what this command left is swept by the next one" in ended.stderr, ended.stderr
+    assert told_plainly(ended, was) == was
+    scene.answers_again(scene.subject.versions[was])
+    scene.live = int(scene.host.up(scene.app).result["release"])
+    scene.subject.versions[scene.live] = version
+    scene.right(version)
 
 
 @pytest.fixture(scope="module")
