@@ -32,6 +32,7 @@ class Deployment:
     found: Observed
     # What is done at its end, whatever end it is.
     ending: ExitStack
+    guarded: bool = False
 
     @property
     def engine(self) -> Engine:
@@ -45,7 +46,9 @@ class Deployment:
 
     def be_guarded(self) -> None:
         """From here to its end requests depend on this command: should it be killed, it is swept at once."""
-        unbroken(self.ending.enter_context, guard(self.app, report=self.tell.warn))
+        if not self.guarded:
+            self.guarded = True
+            unbroken(self.ending.enter_context, guard(self.app, report=self.tell.warn))
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ def deployment(begun: Begun, app: str, command: str, options: Options, tell: Tel
                 ending.callback(host.close)
                 lock.take(host.session, app, command, options.wait)
             at = Deployment(host, app, command, tell, observe(begun.engine, host.session, app), ending)
+            if at.found.live is not None and at.found.live.held:
+                # Requests wait already, for this sweep.
+                at.be_guarded()
             with tell.step("sweep"):
                 at.found = sweep(host, at.found, command, tell)
         except ImmError as failed:

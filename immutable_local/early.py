@@ -80,7 +80,7 @@ def local_socket() -> str | None:
         more = set()
     except (OSError, ValueError, TypeError, RuntimeError):
         return None
-    if more or (not named and os.environ.get("DOCKER_CONTEXT")):
+    if more or (not named and os.environ.get("DOCKER_CONTEXT", "") not in ("", "default")):
         return None
     return named.removeprefix(SCHEME) or SOCKET
 

@@ -674,6 +674,8 @@ def _named() -> tuple[str, Any]:
         raise EngineError(
             f"there is no docker context named {name}", hint="see docker context ls, or set DOCKER_HOST"
         )
+    # Whoever asks again, a guard or the one that recovers, means this engine, whatever is chosen since.
+    os.environ["DOCKER_CONTEXT"] = context.name
     if context.name == "default":
         return DEFAULT_SOCKET, None
     return context.Host or DEFAULT_SOCKET, context.TLSConfig or None

@@ -7,7 +7,7 @@ Python started. A command that is frozen is alive, and its guard waits.
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ OVER = b"over\n"
 WAIT = 'read -r over || exec "$@"'
 # With the command's own path: however imm was found, it is found again.
 RECOVER = (
-    "import os, sys; sys.path[:] = sys.argv.pop(1).split(os.pathsep);"
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1));"
     " from immutable_local.recovery import main; main()"
 )
 # It ends when it is told to; nobody waits for a shell that somebody froze.
@@ -32,7 +32,7 @@ def guard(*over: str, report: Callable[[str], Any]) -> Iterator[None]:
     The guard has a session of its own: what a terminal or a shell does to the command doesn't reach it. When
     none can be started, `report` is told.
     """
-    recover = [sys.executable, "-c", RECOVER, os.pathsep.join(sys.path), *over]
+    recover = [sys.executable, "-c", RECOVER, json.dumps([str(each) for each in sys.path]), *over]
     try:
         shell = subprocess.Popen(
             ["/bin/sh", "-c", WAIT, "imm-guard", *recover],

@@ -9,6 +9,8 @@ from immutable_local.app import Service
 from immutable_local.host import Host
 from immutable_local.routes import Slot, Structure
 
+# A sweep that takes longer has met an instance that doesn't boot.
+SWEEPING_SECONDS = 60.0
 PROGRAM = Path(__file__).parent / "sidecar" / "parking.py"
 
 
@@ -36,6 +38,12 @@ def stopping(host: Host, app: str, services: Sequence[Service]) -> None:
     """The old instances of these services are about to stop: nothing goes back to them meanwhile."""
     for service in services:
         host.session.ask("park_stopping", app=app, service=service.name, seconds=service.stop_grace_period)
+
+
+def sweeping(host: Host, app: str, services: Sequence[str]) -> None:
+    """Somebody is bringing the old instances back: nothing goes to them before they are healthy."""
+    for service in services:
+        host.session.ask("park_stopping", app=app, service=service, seconds=SWEEPING_SECONDS)
 
 
 def release(

@@ -13,7 +13,7 @@ from immutable_local import lock
 from immutable_local.engine import connect
 from immutable_local.errors import EngineError, EngineRefused, ImmError, ProxyError, SessionLost
 from immutable_local.events import Teller
-from immutable_local.host import begin
+from immutable_local.host import begin, by_role
 from immutable_local.making import ensure
 from immutable_local.observed import Observed, observe
 from immutable_local.sidecar.hands.locks import RECOVERY
@@ -66,7 +66,17 @@ def swept(app: str, command: str, tell: Teller) -> Observed:
 def main() -> None:
     """The guard's program: the command that it guarded was killed. Nobody is there to be told anything."""
     tell, over = Teller(lambda event: None), sys.argv[1:]
-    if over:
-        once_back(lambda: swept(over[0], RECOVERY, tell))
-    else:
-        once_back(lambda: ensure(begin(connect()), tell.warn).close())
+
+    def recover() -> None:
+        begun = begin(connect())
+        if begun.host is not None:
+            begun.host.close()
+        if not {"proxy", "next"} & set(by_role(begun.listed)):
+            # Somebody took it down meanwhile.
+            return
+        if over:
+            swept(over[0], RECOVERY, tell)
+        else:
+            ensure(begin(connect()), tell.warn).close()
+
+    once_back(recover)

@@ -20,6 +20,7 @@ from immutable_local.instance import Instance
 from immutable_local.observed import Live, Observed, observe
 from immutable_local.release import Release
 from immutable_local.routes import Slot
+from immutable_local.sidecar.hands.locks import RECOVERY
 from immutable_local.unbroken import side_by_side
 from immutable_local.who import who
 
@@ -38,6 +39,8 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
     held = observed.live is not None and observed.live.held
     if not left and not held and observed.doing is None and missing_record(observed) is None:
         return observed
+    if observed.live is not None:
+        parking.sweeping(host, observed.app, observed.live.held)
     _complete_ledger(host, observed, command)
     _drain(host, observed, strays, tell)
     side_by_side(lambda each: _retire(host, observed, each), strays)
@@ -182,7 +185,9 @@ def _complete_ledger(host: Host, observed: Observed, command: str) -> None:
     """Say what happened: where the command was interrupted, and what was found live."""
     doing = observed.doing
     record_live(host, observed, (doing or {}).get("command", ""))
-    if doing is not None and not _told_already(observed, doing):
+    # A recovery that fails is tried again, and again.
+    mine = doing is not None and doing.get("command") == command == RECOVERY
+    if doing is not None and not mine and not _told_already(observed, doing):
         live = observed.live.release if observed.live else None
         step = doing.get("step", "the begin")
         found = f"found release {live} live" if live is not None else "found nothing live"

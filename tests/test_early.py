@@ -67,6 +67,12 @@ def test_credentials_in_docker_s_configuration_change_nothing(configured: Path):
     assert early.local_socket() == early.SOCKET
 
 
+def test_the_default_context_is_this_machine_s_engine(configured: Path, monkeypatch: pytest.MonkeyPatch):
+    """As imm itself notes it, for whoever asks again."""
+    monkeypatch.setenv("DOCKER_CONTEXT", "default")
+    assert early.local_socket() == early.SOCKET
+
+
 def test_a_context_in_the_environment_is_left_to_the_sdk(configured: Path, monkeypatch: pytest.MonkeyPatch):
     """DOCKER_CONTEXT says where the engine is, unless DOCKER_HOST does."""
     monkeypatch.setenv("DOCKER_CONTEXT", "far")

@@ -161,6 +161,23 @@ def test_an_instance_that_is_stopping_gets_nothing_back_before_it_has_had_its_ti
         assert answer(waiting).endswith(b"old")
 
 
+def test_what_waits_goes_on_waiting_while_somebody_sweeps(begin):
+    """The sweep starts the old instance, and says itself when that one is healthy: it accepts before."""
+    with instance() as booting:
+        parked = begin([("127.0.0.1", booting)])
+        parked.tell(stopping=0.5)
+        waiting = parked.request()
+        parked.session_ends()
+        parked.tell(stopping=60.0)
+        # The patience of before: half a second, and the one that a stop may take longer.
+        waiting.settimeout(3.0)
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
+        waiting.settimeout(PATIENCE_SECONDS)
+        parked.tell(to=[["127.0.0.1", booting]])
+        assert answer(waiting).endswith(b"old")
+
+
 def test_the_next_session_has_the_last_word(begin):
     """Orphaned, and sent back to the old instance, it follows whoever says where the instances are now."""
     with instance() as old, instance(b"new") as new:

@@ -186,9 +186,11 @@ class Parking:
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         await reader.read()
-        if self.stopping is not None:
-            # What is begun on an instance that is just stopping would be lost.
-            await asyncio.sleep(self.stopping + STOPPED_SECONDS)
+        while self.stopping is not None:
+            # What is begun on an instance that is just stopping would be lost; and whoever sweeps says anew
+            # that it is at work.
+            patience, self.stopping = self.stopping, None
+            await asyncio.sleep(patience + STOPPED_SECONDS)
         if self.released.is_set():
             return
         if await self._still_runs():
