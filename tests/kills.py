@@ -61,8 +61,6 @@ STEPS = {
 }
 SIGNALS = (Signals.SIGKILL, Signals.SIGINT, Signals.SIGTERM)
 AFTER_FLIP = ("record", "drain", "retire", "prune")
-# From here on a command that is killed is put right without another one, where one writer is replaced.
-GUARDED = (*ROOM, *TAIL, "prune")
 # Run in the sidecar. Whoever looks takes the lock first, as the next command would: what a killed client's last
 # request still did is done by then.
 LOOK = """
@@ -280,10 +278,12 @@ def guards(host: Host, project: Project) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = (process / "cmdline").read_text().rstrip("\0").split("\0")
+            # Others' processes are among them: their words may be any bytes.
+            words = (process / "cmdline").read_text(errors="replace").rstrip("\0").split("\0")
             if RECOVER not in words or words[words.index(RECOVER) + 2 :] not in ([], [project.name]):
                 continue
-            known = dict(line.partition("=")[::2] for line in (process / "environ").read_text().split("\0"))
+            environment = (process / "environ").read_text(errors="replace")
+            known = dict(line.partition("=")[::2] for line in environment.split("\0"))
         except OSError:
             # It has just ended.
             continue
@@ -465,9 +465,18 @@ class Subject:
             running.send(kill.signal, kill.alone)
             at = time.monotonic()
             self.outcome = running.ended()
-        killed = self.outcome.code == -Signals.SIGKILL
-        self.guarded = killed and kill.alone and "hold" in self.begun and self._reached(kill) in GUARDED
         return at
+
+    def _guarded(self, kill: Kill) -> tuple[bool, ...]:
+        """Whether its guard had something to put right; either, where that can't be told from its steps."""
+        steps = STEPS.get((kill.command, kill.writers), ())
+        if "hold" not in steps or self.outcome.code != -Signals.SIGKILL or not kill.alone:
+            return (False,)
+        reached = self._reached(kill)
+        # The guard is there a moment before "hold" is told; and all is done a moment before the command ends.
+        if reached in (steps[steps.index("hold") - 1], "prune"):
+            return (False, True)
+        return ("hold" in self.begun,)
 
     @property
     def begun(self) -> set[str]:
@@ -485,7 +494,9 @@ class Subject:
     ) -> None:
         after = look(self.host, self.app)
         told = [each for each in after["records"][len(before["records"]) :] if each["event"] == "interrupted"]
-        assert len(told) == (1 if self.guarded else 0), (told, after["doing"])
+        assert len(told) <= 1, told
+        self.guarded = bool(told)
+        assert self.guarded in self._guarded(kill), (told, after["doing"], self.outcome)
         self.interrupted_at = (after["doing"] or {}).get("step")
         if told:
             self.interrupted_at = re.findall(r"was interrupted at (\w+);", told[0]["error"])[0]

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.host import ROOT, Host, Project
-from tests.remote.second_engine import PROGRAMS, SSH_PROGRAMS, SecondEngine, why_not
+pytest.register_assert_rewrite("tests.kills")
+
+from tests.host import ROOT, Host, Project  # noqa: E402
+from tests.kills import kill_guards  # noqa: E402
+from tests.remote.second_engine import PROGRAMS, SSH_PROGRAMS, SecondEngine, why_not  # noqa: E402
 
 PORT = 8080
 
@@ -30,6 +33,9 @@ class Apart(Host):
         return self.second.connection(self.proxy[1])
 
     def close(self) -> None:
+        # One that is still waiting for this host would act on the next one's.
+        for each in self.projects:
+            kill_guards(self, each)
         self.engine.close()
         self.second.wipe()
 
