@@ -214,7 +214,9 @@ def test_docker_s_configuration_is_the_sdk_s_to_find(
     (about / "meta.json").write_text(
         json.dumps({"Name": "far", "Metadata": {}, "Endpoints": {"docker": {"Host": "unix:///nowhere.sock"}}})
     )
-    way = {"HOME": str(tmp_path / "home"), "DOCKER_CONFIG": str(tmp_path), "DOCKER_HOST": ""}
+    # These tests' own way to the engine is in the environment.
+    unnamed = dict.fromkeys(("DOCKER_HOST", "DOCKER_CONTEXT"), "")
+    way = {"HOME": str(tmp_path / "home"), "DOCKER_CONFIG": str(tmp_path), **unnamed}
     refused = host.imm(app, "status", expect=4, **way)
     assert "unix:///nowhere.sock" in refused.stderr
 
