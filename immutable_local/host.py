@@ -78,11 +78,7 @@ def begin(engine: Engine, early: Early | None = None) -> Begun:
         if early is not None:
             early.forget()
         return Begun(engine, listed, None)
-    try:
-        return Begun(engine, listed, host_of(engine, found["proxy"], found["sidecar"], session))
-    except (EngineRefused, SessionLost):
-        # The sidecar went away since it was listed.
-        return Begun(engine, listed, None)
+    return Begun(engine, listed, _still_there(engine, found["proxy"], found["sidecar"], session))
 
 
 def find(engine: Engine) -> dict[str, Container]:
@@ -129,7 +125,7 @@ def attached(engine: Engine) -> tuple[Mapping[str, Container], Host | None]:
         except EngineRefused:
             # The proxy that it belonged to is gone.
             return found, None
-    return found, host_of(engine, found["proxy"], sidecar)
+    return found, _still_there(engine, found["proxy"], sidecar)
 
 
 def begun_or_attached(begun: Begun) -> tuple[Mapping[str, Container], Host | None]:
@@ -158,6 +154,16 @@ def look(begun: Begun) -> Host | None:
 def runs(container: Container | None) -> bool:
     """Whether it is there, and runs."""
     return container is not None and container.running
+
+
+def _still_there(
+    engine: Engine, proxy: Container, sidecar: Container, session: Session | None = None
+) -> Host | None:
+    """As `host_of`; None when the sidecar went away since it was listed: a guard may just be replacing it."""
+    try:
+        return host_of(engine, proxy, sidecar, session)
+    except (EngineRefused, SessionLost):
+        return None
 
 
 def host_of(engine: Engine, proxy: Container, sidecar: Container, session: Session | None = None) -> Host:
