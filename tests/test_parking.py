@@ -95,6 +95,14 @@ def answer(client: socket.socket) -> bytes:
         return file.read()
 
 
+def assert_waits(client: socket.socket, seconds: float) -> None:
+    """Nothing is answered for so long."""
+    client.settimeout(seconds)
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    client.settimeout(PATIENCE_SECONDS)
+
+
 @pytest.fixture
 def begin(tmp_path: Path):
     begun: list[Parked] = []
@@ -123,10 +131,7 @@ def test_what_waits_and_what_comes_later_goes_to_the_old_instance_when_nobody_re
     with instance() as port:
         parked = begin([("127.0.0.1", port)])
         waiting = parked.request()
-        waiting.settimeout(0.3)
-        with pytest.raises(TimeoutError):
-            waiting.recv(1)
-        waiting.settimeout(PATIENCE_SECONDS)
+        assert_waits(waiting, 0.3)
         parked.session_ends()
         assert answer(waiting).endswith(b"old")
         assert answer(parked.request()).endswith(b"old")
@@ -154,10 +159,7 @@ def test_an_instance_that_is_stopping_gets_nothing_back_before_it_has_had_its_ti
         parked.tell(stopping=3.0)
         waiting = parked.request()
         parked.session_ends()
-        waiting.settimeout(1.0)
-        with pytest.raises(TimeoutError):
-            waiting.recv(1)
-        waiting.settimeout(PATIENCE_SECONDS)
+        assert_waits(waiting, 1.0)
         assert answer(waiting).endswith(b"old")
 
 
@@ -170,10 +172,7 @@ def test_what_waits_goes_on_waiting_while_somebody_sweeps(begin):
         parked.session_ends()
         parked.tell(stopping=60.0)
         # The patience of before: half a second, and the one that a stop may take longer.
-        waiting.settimeout(3.0)
-        with pytest.raises(TimeoutError):
-            waiting.recv(1)
-        waiting.settimeout(PATIENCE_SECONDS)
+        assert_waits(waiting, 3.0)
         parked.tell(to=[["127.0.0.1", booting]])
         assert answer(waiting).endswith(b"old")
 
