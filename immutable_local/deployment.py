@@ -103,8 +103,9 @@ def put_right(at: Deployment, failed: BaseException) -> None:
     """
     at.host.close()
     at.tell.undone = False
-    at.tell.note(f"waiting for the host to come back, about {RETURN_SECONDS:.0f} s at most", "waiting")
     try:
+        # Whoever reads it may be impatient at once.
+        at.tell.note(f"waiting for the host to come back, about {RETURN_SECONDS:.0f} s at most", "waiting")
         found = once_back(lambda: swept(at.app, at.command, at.tell))
     except (ImmError, KeyboardInterrupt) as stopped:
         why = f"{stopped.message}; " if isinstance(stopped, ImmError) else ""
