@@ -123,7 +123,8 @@ def _make(image: str, engine: Engine, session: Session, number: int) -> None:
     live = Live(1, sealed.identity, sealed.image, "2026-01-01T00:00:00.000Z", services)
     session.ask("lock", name=f"app-{name}", who={"command": "bench"}, wait=10)
     session.ask("structure_write", app=name, told=routes.to_json())
-    session.ask("point", app=name, flags=flags({"web": "green"}, ()), release=live.to_json())
+    told = live.to_json()
+    session.ask("point", app=name, flags=flags({"web": "green"}, (), told), release=told)
 
 
 def _take_away(engine: Engine, session: Session, number: int) -> None:

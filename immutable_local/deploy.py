@@ -198,7 +198,6 @@ def roll_out(
     before, tell, session = at.found.live, at.tell, at.host.session
     tell.release = release.number
     tell.skip("test")
-    at.host.proxy.count(session, at.app)
     held = hold.make_room(at, plan, undo)
     tell.skip("snapshot", "release_command")
     with tell.step("start"):
@@ -207,7 +206,7 @@ def roll_out(
     with tell.step("check_health"):
         start.check_health(at, release, started)
     with tell.step("flip"):
-        live = flip.next_live(at, release, plan, started, commit)
+        live = flip.next_live(at, release, plan, started, commit, counted=bool(watched and plan.moving))
         # What is live comes up again by itself, from its first moment on.
         side_by_side(at.engine.keep_running, [each.container for each in started])
         undo.only_after(flip.point_back, at, release, plan, held)
@@ -236,12 +235,17 @@ def roll_out(
         structure.mirror(at, release, plan, routes)
         was = at.found.live_release or release
         leaving = {name: slot for name, slot in _slots(before).items() if name in plan.leaving_late}
-        drain.wait_until_idle(at.host, at.app, leaving, was.app.services, tell)
+        services = was.app.services
+        lasted = drain.wait_until_idle(
+            at.host, at.app, leaving, services, tell, lasting=lambda: watch.count(at, live, True)
+        )
+        if live.counted or lasted:
+            watch.count(at, live, False)
     # An engine that has hundreds of images takes its time to list them: it does while the old instances end.
     images = ahead(image.of_app, at.engine, at.app)
     with tell.step("retire"):
         old = [each for each in at.found.containers if each.name not in live.instances]
-        _retire(at, old, {each.name: each for each in was.app.services})
+        _retire(at, old, {each.name: each for each in services})
     with tell.step("prune"):
         sealed, left = images()
         prune.prune(at.engine, at.app, sealed, left, ledger.read(session, at.app), release.number, keep)

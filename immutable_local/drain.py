@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from immutable_local.app import Service
 from immutable_local.events import Teller
@@ -15,11 +15,17 @@ TOLD_EVERY_SECONDS = 5.0
 
 
 def wait_until_idle(
-    host: Host, app: str, slots: Mapping[str, Slot], services: Sequence[Service], tell: Teller
-) -> None:
+    host: Host,
+    app: str,
+    slots: Mapping[str, Slot],
+    services: Sequence[Service],
+    tell: Teller,
+    lasting: Callable[[], None] | None = None,
+) -> bool:
     """Wait until the proxy has nothing in flight to these slots; each service's `drain` bounds it.
 
-    Websockets and streams count as in flight: they get until the bound.
+    Websockets and streams count as in flight: they get until the bound. `lasting` is called once, when it
+    isn't over at once; returns whether it was.
     """
     began = time.monotonic()
     remaining = {each.name: each.drain for each in services if each.name in slots and each.takes_traffic}
@@ -42,4 +48,7 @@ def wait_until_idle(
             tell.note(
                 f"{', '.join(remaining)}: requests in flight, waiting for {longest:.0f} s at most", "waiting"
             )
+            if not told and lasting is not None:
+                lasting()
             told = True
+    return told

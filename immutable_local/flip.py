@@ -19,7 +19,12 @@ CONFIRM_TIMEOUT_SECONDS = 10.0
 
 
 def next_live(
-    at: Deployment, release: Release, plan: Plan, started: Sequence[Instance], commit: tuple[str, bool] | None
+    at: Deployment,
+    release: Release,
+    plan: Plan,
+    started: Sequence[Instance],
+    commit: tuple[str, bool] | None,
+    counted: bool,
 ) -> Live:
     """What the live link is to say."""
     services = {}
@@ -32,7 +37,7 @@ def next_live(
             services[change.service] = LiveService(change.slot, change.spec, tuple(names), secrets)
     since = at.host.session.ask("hello")["at"]
     git = commit[0] if commit else None
-    return Live(release.number, release.identity, release.image, since, services, git)
+    return Live(release.number, release.identity, release.image, since, services, git, counted=counted)
 
 
 def proofs(release: Release, plan: Plan, structure: Structure) -> list[Flip]:

@@ -30,7 +30,8 @@ class LiveService:
 
 @dataclass(frozen=True)
 class Live:
-    """What the live link names. `held` services answer 503 until their new instances are there."""
+    """What the live link names. `held` services answer 503 until their new instances are there; what is
+    `counted` is being compared with another release by what it answers."""
 
     release: int
     identity: str
@@ -39,6 +40,7 @@ class Live:
     services: Mapping[str, LiveService]
     git: str | None = None
     held: tuple[str, ...] = ()
+    counted: bool = False
 
     @property
     def instances(self) -> set[str]:
@@ -56,6 +58,7 @@ class Live:
             "since": self.since,
             "git": self.git,
             "held": list(self.held),
+            "counted": self.counted,
             "services": {
                 name: {
                     "slot": each.slot,
@@ -76,6 +79,7 @@ class Live:
             since=told["since"],
             git=told["git"],
             held=tuple(told["held"]),
+            counted=told.get("counted", False),
             services={
                 name: LiveService(each["slot"], each["spec"], tuple(each["instances"]), each["secrets"])
                 for name, each in told["services"].items()

@@ -109,7 +109,7 @@ def _proxy(proxy: Container, host: Host | None) -> dict[str, Any]:
 
 
 def _traffic(host: Host, found: Observed) -> list[dict[str, Any]]:
-    """Requests and 5xx a second by release, the live one first; empty unless two of them are up.
+    """Requests and 5xx a second by release, the live one first; empty unless two of them are up, and counted.
 
     Measured here and now, for TRAFFIC_SECONDS: the proxy keeps counts, not rates.
     """
@@ -120,7 +120,7 @@ def _traffic(host: Host, found: Observed) -> list[dict[str, Any]]:
         if each.running:
             release_of.setdefault((each.labels[label.SERVICE], slot), int(each.labels[label.RELEASE]))
     releases = list(dict.fromkeys(release_of.values()))
-    if len(releases) < 2:
+    if len(releases) < 2 or not found.live.counted:
         return []
     services = sorted({service for service, _ in release_of})
     began = time.monotonic()

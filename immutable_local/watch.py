@@ -132,7 +132,7 @@ def begin(at: Deployment, seconds: float) -> Before | None:
     live, release = at.found.live, at.found.live_release
     if not seconds or live is None or release is None:
         return None
-    at.host.proxy.count(at.host.session, at.app)
+    count(at, live, True)
     return Before(seconds, live, release, counts(at, live.slots))
 
 
@@ -248,8 +248,7 @@ def _go_back(
         error.still = f"release {release.number} is live"
         raise error
     began = time.monotonic()
-    told = replace(old, since=session.ask("hello")["at"])
-    at.host.proxy.point(session, at.app, old.slots, (), told.to_json())
+    count(at, replace(old, since=session.ask("hello")["at"]), False)
     at.host.proxy.confirm(session, proofs)
     took = time.monotonic() - began
     ledger.append(
@@ -307,6 +306,12 @@ def _mine_again(at: Deployment, live: Live) -> bool:
     except Locked:
         return False
     return _still_live(at, live)
+
+
+def count(at: Deployment, live: Live, counted: bool) -> None:
+    """What is live is counted from here on, or no longer, as that costs each request a little."""
+    told = replace(live, counted=counted)
+    at.host.proxy.point(at.host.session, at.app, live.slots, live.held, told.to_json())
 
 
 def counts(at: Deployment, slots: Mapping[str, Slot]) -> BySlot:

@@ -111,7 +111,7 @@ def test_traefik_takes_over_whatever_is_written_for_it(shared: Host, app: Projec
     for at, (name, structure) in enumerate(apps.items()):
         slots = dict.fromkeys(structure.sides, "green")
         held = dict.fromkeys(list(structure.sides)[: at % 2], 50000 + at)
-        content = _of_app(structure, slots, held, default_site=at == 0)
+        content = _of_app(structure, slots, held, default_site=at == 0, counted=at % 3 == 0)
         files[f"{PROXY}/{FOLDER}/{_file_of(name)}".lstrip("/")] = content
         for kind, told in json.loads(content)["http"].items():
             written.setdefault(kind, {}).update(told)

@@ -14,7 +14,7 @@ from immutable_local.sidecar.session import Session
 KINDS = ("nginx", "traefik")
 CONFIRM_SECONDS = 15.0
 # Flag files of a generation: something is live; and no request waits.
-ALIVE, OPEN = "alive", "open"
+ALIVE, COUNTED, OPEN = "alive", "counted", "open"
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,8 @@ class Proxy(Protocol):
         """Wait until nothing is in flight to these slots, `seconds` at most; returns services still busy."""
         ...
 
-    def count(self, session: Session, app: str) -> None:
-        """Count what the app's slots answer, for as long as this session lasts."""
-        ...
-
     def counts(self, session: Session, app: str, services: Collection[str]) -> dict[tuple[str, Slot], Counts]:
-        """What was counted so far, by service and slot; what isn't there counted nothing."""
+        """What was counted so far, by service and slot, while a live release was one that is `counted`."""
         ...
 
 
@@ -117,11 +113,12 @@ def choose(kind: str) -> Proxy:
     raise UsageError(f"--kind {kind}: imm knows {', '.join(KINDS)}", hint=f"choose one of {', '.join(KINDS)}")
 
 
-def flags(slots: Mapping[str, Slot], held: Collection[str]) -> list[str]:
+def flags(slots: Mapping[str, Slot], held: Collection[str], release: Mapping[str, Any]) -> list[str]:
     """The files of a generation, whose names say what is live."""
     return [
         ALIVE,
-        *([] if held else [OPEN]),
+        *([COUNTED] if release["counted"] else []),
+        *([] if held or release["counted"] else [OPEN]),
         *(f"{service}.green" for service, slot in slots.items() if slot == "green"),
         *(f"{service}.held" for service in held),
     ]

@@ -16,7 +16,7 @@ from typing import Any
 
 from immutable_local.engine import Engine
 from immutable_local.errors import ProxyError
-from immutable_local.proxy import ALIVE, OPEN, Counts, Flip, flags, prove
+from immutable_local.proxy import ALIVE, COUNTED, OPEN, Counts, Flip, flags, prove
 from immutable_local.routes import SLOTS, Side, Slot, Structure, other
 from immutable_local.sidecar.session import Session
 
@@ -39,8 +39,6 @@ LEAVING_SECONDS = KEEPALIVE_MIN_SECONDS + 1.5
 UPSTREAM_IDLE_SECONDS = 1
 # Where the sidecar counts; nothing listens there when it is gone, and then nothing is counted.
 COUNTER = "127.0.0.1:8096"
-# The file beside an app's live link that asks for it.
-COUNTED = "counted"
 PASSAGE = "127.0.0.1:8098"
 # Statuses that no server sends, for the way inside the proxy to where requests wait.
 HELD_STATUS = 470
@@ -306,7 +304,7 @@ class Nginx:
         held: Collection[str],
         release: Mapping[str, Any],
     ) -> None:
-        session.ask("point", app=app, flags=flags(slots, held), release=release)
+        session.ask("point", app=app, flags=flags(slots, held, release), release=release)
 
     def withdraw(self, session: Session, app: str) -> None:
         session.ask("unpoint", app=app)
@@ -326,9 +324,6 @@ class Nginx:
             "idle", sock="control.sock", keys=list(keys), seconds=seconds, within=seconds + 30
         )
         return sorted({keys[key] for key in still})
-
-    def count(self, session: Session, app: str) -> None:
-        session.tell("count", app=app)
 
     def counts(self, session: Session, app: str, services: Collection[str]) -> dict[tuple[str, Slot], Counts]:
         keys = {_upstream(app, service, slot): (service, slot) for service in services for slot in SLOTS}
@@ -478,21 +473,22 @@ def _server(
 def _slot_variables(serving: Sequence[Structure]) -> str:
     """Which slots serve, read from the live links for each request.
 
-    A look at a file is what costs most here, so an app that is live, and holds nothing, is known by one flag.
-    That, and `held`, is looked at before the slot: a request that comes in the moment of a flip then either
-    waits or meets the slot of the new generation, never the old slot without the hold.
+    A look at a file is what costs most here, so an app that is live, and neither holds nor counts anything,
+    is known by one flag. That, and `held`, is looked at before the slot: a request that comes in the moment
+    of a flip then either waits or meets the slot of the new generation, never the old slot without the hold.
     """
     if not serving:
         return ""
     lines = []
     for structure in serving:
         home = f"apps/{structure.app}"
-        lines.append(f"if (-f {home}/{COUNTED}) {{ set $imm_counted 1; }}")
         lines.append(f"if (!-f {home}/live/{OPEN}) {{ set $imm_looks 1; }}")
     services = [(each.app, service) for each in serving for service in sorted(each.sides)]
     for app, service in services:
         lines.append(f"set {_variable(app, service)}__held '';{_slot(app, service)}")
     lines.append("if ($imm_looks = '') { break; }")
+    for structure in serving:
+        lines.append(f"if (-f apps/{structure.app}/live/{COUNTED}) {{ set $imm_counted 1; }}")
     for app, service in services:
         name, live = _variable(app, service), f"apps/{app}/live"
         lines.append(f"if (-f {live}/{service}.held) {{ set {name}__held 1; }}{_slot(app, service)}")

@@ -7,7 +7,6 @@ proxy's network namespace.
 import contextlib
 import http.server
 import json
-import pathlib
 import signal
 import socket
 import socketserver
@@ -93,8 +92,5 @@ if __name__ == "__main__":
     # What a session leaves running is not left as a zombie when it ends.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    for flag in pathlib.Path("/imm/proxy/data/apps").glob("*/counted"):
-        # Whoever wanted to count died with the process before this one.
-        flag.unlink(missing_ok=True)
     threading.Thread(target=count, daemon=True).start()
     Server(PAGE, Page).serve_forever()

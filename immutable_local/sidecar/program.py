@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import importlib
 import json
 import os
@@ -20,7 +19,7 @@ import sys
 import threading
 import time
 
-from immutable_local.sidecar.hands.ground import STATE, Refusal, interfaces, now, until_the_end
+from immutable_local.sidecar.hands.ground import STATE, Refusal, interfaces, now
 
 # What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
@@ -56,20 +55,10 @@ def let_go() -> bool:
     """
     if at_work:
         return False
-    remove_flags()
     locks = module("hands.locks")
     for name in list(locks.held):
         locks.unlock(name)
     return True
-
-
-def remove_flags() -> None:
-    """When nobody reads what is counted any more: it costs each request a little."""
-    while until_the_end:
-        flag, file = until_the_end.popitem()
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            flag.unlink()
 
 
 # What can be asked, by the module that does it. It is imported when it is first asked for something, or
@@ -85,7 +74,7 @@ ASKED = {
     "hands.counts": ("counted", "metrics"),
     "hands.health": ("check_begin", "check_poll", "check_end", "ask_all", "ask_if_joined"),
     "hands.ledger": ("apps", "ledger_append", "ledger_read"),
-    "hands.live": ("point", "unpoint", "count", "structure_write", "app_remove"),
+    "hands.live": ("point", "unpoint", "structure_write", "app_remove"),
     "hands.locks": ("lock", "unlock", "still_locked"),
     "hands.logs": ("log_keep", "log_list", "log_read"),
     "hands.park": ("park", "park_port", "park_stopping", "park_release"),
@@ -96,7 +85,7 @@ DOES = {name: module for module, names in ASKED.items() for name in names}
 
 # Done in the order of their coming, before what comes later is begun: the client doesn't wait for them.
 AT_ONCE = (
-    "doing_write", "doing_clear", "unlock", "check_end", "count", "let_go", "build_note", "builds_forget",
+    "doing_write", "doing_clear", "unlock", "check_end", "let_go", "build_note", "builds_forget",
 )  # fmt: skip
 
 
@@ -126,7 +115,6 @@ def answer(request: dict[str, Any]) -> None:
 
 def end(code: int) -> None:
     """End this session. No write is waited for: each is whole or not at all."""
-    remove_flags()
     # The locks go with the process, and with them whatever of it may still act.
     os._exit(code)
 

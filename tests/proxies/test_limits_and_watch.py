@@ -6,6 +6,7 @@ import pytest
 
 from immutable_local.wait import until
 from tests.host import Project
+from tests.kills import Clients, look
 from tests.proxies.place import Place
 
 pytestmark = pytest.mark.engine
@@ -40,3 +41,19 @@ def test_a_release_that_fails_its_requests_goes_back_to_the_one_before(place: Pl
     assert "5xx" in error["message"]
     assert place.version(watched) == "good"
     assert len(place.instances(watched)) == 1
+
+
+def test_what_two_releases_answer_is_told_for_as_long_as_a_drain_lasts(place: Place, watched: Project):
+    """Neither watched nor draining, nothing is counted: that costs each request a little."""
+    place.up(watched.set(release={"watch": "0s"}).version("slow", behave="hasty", drain="30s"))
+    streaming = place.connection()
+    streaming.request("GET", "/events?count=6&interval=1", headers={"Host": watched.domain})
+    stream = streaming.getresponse()
+    with place.begun(watched.version("next"), "up", step="drain") as running, Clients(place, watched):
+        told = until(lambda: place.status(watched)["traffic"] or None, 10.0, pause=0.1)
+        assert told is not None
+        assert stream.read().count(b"id: ") == 6
+        result = running.ends().result
+    assert [each["release"] for each in told] == [result["release"], result["previous"]]
+    assert told[0]["requests_per_second"] > 0
+    assert not look(place, watched)["live"]["counted"]

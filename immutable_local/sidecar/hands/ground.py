@@ -13,13 +13,11 @@ import time
 # What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import IO, Any
+    from typing import Any
 
 STATE = pathlib.Path("/imm/state/data")
 PROXY = pathlib.Path("/imm/proxy/data")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}")
-# Flags that are there while a session holds them open: they go with the last one.
-until_the_end: dict[pathlib.Path, IO[str]] = {}
 
 
 class Refusal(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 
@@ -14,7 +13,6 @@ from immutable_local.sidecar.hands.ground import (
     now,
     remove_folder,
     sync_folder,
-    until_the_end,
     write_whole,
 )
 from immutable_local.sidecar.hands.locks import need
@@ -24,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-COUNTED, OPEN = "counted", "open"
+OPEN = "open"
 
 
 def point(
@@ -80,17 +78,6 @@ def unpoint(app: str, folder: str = "", files: list[str] | None = None) -> None:
         (PROXY / named(folder) / named(name)).unlink(missing_ok=True)
     if home.is_dir():
         sync_folder(home)
-
-
-def count(app: str) -> None:
-    """Let the proxy count this app's answers until this session ends."""
-    need(f"app-{app}")
-    flag = PROXY / "apps" / named(app) / COUNTED
-    if flag.parent.is_dir():
-        # Another session may count, too, and end before this one: the flag goes with the last.
-        file = open(flag, "a")  # noqa: SIM115 (until the session ends)
-        fcntl.flock(file, fcntl.LOCK_SH)
-        until_the_end[flag] = file
 
 
 def structure_write(app: str, told: dict[str, Any]) -> None:
