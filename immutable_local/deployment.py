@@ -7,11 +7,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from immutable_local import image, ledger, lock
-from immutable_local.engine import Engine
+from immutable_local.engine import Engine, connect
 from immutable_local.errors import ImmError, NotFound, SessionLost, UsageError
 from immutable_local.events import Teller
 from immutable_local.guard import guard
-from immutable_local.host import Begun, Host
+from immutable_local.host import Begun, Host, begin
 from immutable_local.making import ensure
 from immutable_local.observed import Observed, observe
 from immutable_local.recovery import AWAY, RETURN_SECONDS, once_back, swept
@@ -106,7 +106,7 @@ def put_right(at: Deployment, failed: BaseException) -> None:
     try:
         # Whoever reads it may be impatient at once.
         at.tell.note(f"waiting for the host to come back, about {RETURN_SECONDS:.0f} s at most", "waiting")
-        found = once_back(lambda: swept(at.app, at.command, at.tell))
+        found = once_back(lambda: swept(begin(connect()), at.app, at.command, at.tell))
     except (ImmError, KeyboardInterrupt) as stopped:
         why = f"{stopped.message}; " if isinstance(stopped, ImmError) else ""
         at.tell.warn(f"{why}what this command left is swept by the next one")

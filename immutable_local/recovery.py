@@ -13,7 +13,7 @@ from immutable_local import lock
 from immutable_local.engine import connect
 from immutable_local.errors import EngineError, EngineRefused, ImmError, ProxyError, SessionLost
 from immutable_local.events import Teller
-from immutable_local.host import begin, by_role
+from immutable_local.host import Begun, begin, by_role
 from immutable_local.making import ensure
 from immutable_local.observed import Observed, observe
 from immutable_local.sidecar.hands.locks import RECOVERY
@@ -48,9 +48,9 @@ def once_back(act: Callable[[], T]) -> T:
     return done[0]
 
 
-def swept(app: str, command: str, tell: Teller) -> Observed:
+def swept(begun: Begun, app: str, command: str, tell: Teller) -> Observed:
     """Attach anew, lock, sweep. Raises ImmError."""
-    host = ensure(begin(connect()), tell.warn)
+    host = ensure(begun, tell.warn)
     try:
         # The dead session, if the sidecar is still at something of its, lets go of it soon.
         lock.take(host.session, app, command, OWN_LOCK_SECONDS)
@@ -69,14 +69,12 @@ def main() -> None:
 
     def recover() -> None:
         begun = begin(connect())
-        if begun.host is not None:
-            begun.host.close()
         if not {"proxy", "next"} & set(by_role(begun.listed)):
             # Somebody took it down meanwhile.
             return
         if over:
-            swept(over[0], RECOVERY, tell)
+            swept(begun, over[0], RECOVERY, tell)
         else:
-            ensure(begin(connect()), tell.warn).close()
+            ensure(begun, tell.warn).close()
 
     once_back(recover)

@@ -227,11 +227,11 @@ class Sequence(RuleBasedStateMachine):
             assert self.host.revert(self.app, str(goal), expect=1).error["code"] == "unknown_release"
         self.look()
 
+    @precondition(lambda self: self.model.live is not None)
     @rule()
     def down(self) -> None:
         self.move("down")
-        outcome = self.host.imm(self.app, "down").result
-        assert outcome["outcome"] == ("unchanged" if self.model.live is None else "down")
+        assert self.host.imm(self.app, "down").result["outcome"] == "down"
         self.model.off()
         self.look()
 
@@ -342,7 +342,8 @@ class Sequence(RuleBasedStateMachine):
         if then == "up":
             self._up()
         elif then == "down":
-            self.host.imm(self.app, "down")
+            outcome = self.host.imm(self.app, "down").result["outcome"]
+            assert self.model.live is None or outcome == "down", outcome
             self.model.off()
         elif then == "revert" and (goal := self.model.before()) is not None:
             self._revert(goal, clients=False)

@@ -1,7 +1,7 @@
 """Random sequences of commands and faults, each followed by a look at all that must be true.
 
-The default run is short and always the same. `make soak` runs IMM_SEQUENCES of them (1,000), from a seed that it
-prints; IMM_SEED=N begins with that one again.
+The default run is short and always the same. `make soak` runs IMM_SEQUENCES of them (1,000) of IMM_MOVES moves (12)
+each, from a seed that it prints; IMM_SEED=N begins with that one again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.sequences import Sequence  # noqa: E402
 SOAK = os.environ.get("IMM_SOAK") == "1"
 SEQUENCES = int(os.environ.get("IMM_SEQUENCES", "1000" if SOAK else "2"))
 SEED = int(os.environ.get("IMM_SEED", str(random.randrange(10**6)) if SOAK else "11"))
-MOVES = 12 if SOAK else 5
+MOVES = int(os.environ.get("IMM_MOVES", "12")) if SOAK else 5
 # A failure is told with the seed of its batch: that many sequences lead to it again, not a thousand.
 BATCH = 12
 # For a machine that has only so long: no batch begins after that many seconds.
