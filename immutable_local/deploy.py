@@ -236,11 +236,7 @@ def roll_out(
         was = at.found.live_release or release
         leaving = {name: slot for name, slot in _slots(before).items() if name in plan.leaving_late}
         services = was.app.services
-        lasted = drain.wait_until_idle(
-            at.host, at.app, leaving, services, tell, lasting=lambda: watch.count(at, live, True)
-        )
-        if live.counted or lasted:
-            watch.count(at, live, False)
+        drain.wait_until_idle(at.host, at.app, leaving, services, tell, lasting=lambda: watch.count(at, live))
     # An engine that has hundreds of images takes its time to list them: it does while the old instances end.
     images = ahead(image.of_app, at.engine, at.app)
     with tell.step("retire"):

@@ -21,11 +21,11 @@ def wait_until_idle(
     services: Sequence[Service],
     tell: Teller,
     lasting: Callable[[], None] | None = None,
-) -> bool:
+) -> None:
     """Wait until the proxy has nothing in flight to these slots; each service's `drain` bounds it.
 
     Websockets and streams count as in flight: they get until the bound. `lasting` is called once, when it
-    isn't over at once; returns whether it was.
+    isn't over at once.
     """
     began = time.monotonic()
     remaining = {each.name: each.drain for each in services if each.name in slots and each.takes_traffic}
@@ -51,4 +51,3 @@ def wait_until_idle(
             if not told and lasting is not None:
                 lasting()
             told = True
-    return told

@@ -31,6 +31,8 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
         observed = observe(host.engine, host.session, observed.app)
     if _history_is_lost(observed):
         observed = _begin_history_anew(host, observed, tell)
+    if observed.live is not None and observed.live.counted:
+        observed = _count_no_more(host, observed, observed.live)
     strays = stray_instances(observed)
     orphans = [number for number in observed.sealed if number not in _known(observed)]
     if observed.live is not None and observed.nameless:
@@ -78,6 +80,13 @@ def _rejoin(host: Host, observed: Observed) -> bool:
     if found is not None:
         host.engine.join(name, proxy.id, network.proxy_address(found.subnet or ""))
     return found is not None
+
+
+def _count_no_more(host: Host, observed: Observed, live: Live) -> Observed:
+    """Whoever compared what is live with another release is gone, or has no say any more."""
+    told = replace(live, counted=False)
+    host.proxy.point(host.session, observed.app, told.slots, told.held, told.to_json())
+    return replace(observed, live=told)
 
 
 def _history_is_lost(observed: Observed) -> bool:

@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -132,7 +133,7 @@ def begin(at: Deployment, seconds: float) -> Before | None:
     live, release = at.found.live, at.found.live_release
     if not seconds or live is None or release is None:
         return None
-    count(at, live, True)
+    count(at, live)
     return Before(seconds, live, release, counts(at, live.slots))
 
 
@@ -150,6 +151,7 @@ def until_over(
     `flipped` is what was counted at the flip. Raises FlippedBack when the old release had to go live again.
     """
     session = at.host.session
+    at.ending.callback(_count_no_more, at, live)
     old = _total(before.counts, flipped, before.live.slots)
     session.ask("doing_clear", app=at.app)
     session.ask("unlock", name=f"app-{at.app}")
@@ -248,7 +250,7 @@ def _go_back(
         error.still = f"release {release.number} is live"
         raise error
     began = time.monotonic()
-    count(at, replace(old, since=session.ask("hello")["at"]), False)
+    _point(at, replace(old, since=session.ask("hello")["at"]))
     at.host.proxy.confirm(session, proofs)
     took = time.monotonic() - began
     ledger.append(
@@ -308,10 +310,21 @@ def _mine_again(at: Deployment, live: Live) -> bool:
     return _still_live(at, live)
 
 
-def count(at: Deployment, live: Live, counted: bool) -> None:
-    """What is live is counted from here on, or no longer, as that costs each request a little."""
-    told = replace(live, counted=counted)
-    at.host.proxy.point(at.host.session, at.app, live.slots, live.held, told.to_json())
+def count(at: Deployment, live: Live) -> None:
+    """What is live is counted to the end of this command: it costs each request a little."""
+    _point(at, replace(live, counted=True))
+    at.ending.callback(_count_no_more, at, live)
+
+
+def _count_no_more(at: Deployment, live: Live) -> None:
+    # Without its session, or without its lock, this command leaves it to the next one's sweep.
+    with suppress(ImmError):
+        if _still_live(at, live):
+            _point(at, replace(live, counted=False))
+
+
+def _point(at: Deployment, live: Live) -> None:
+    at.host.proxy.point(at.host.session, at.app, live.slots, live.held, live.to_json())
 
 
 def counts(at: Deployment, slots: Mapping[str, Slot]) -> BySlot:

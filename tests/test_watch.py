@@ -163,10 +163,23 @@ class TestOnAHost:
             running.interrupt(signal.SIGKILL)
             running.ends(-signal.SIGKILL)
         assert shared.get("/version", healthy) == "orphaned"
-        look(shared, healthy)
+        assert look(shared, healthy)["live"]["counted"]
         shared.imm(healthy, "prune")
         assert len(shared.instances(healthy)) == 1
         assert shared.get("/version", healthy) == "orphaned"
+        assert not look(shared, healthy)["live"]["counted"]
+
+    @pytest.mark.parametrize("what", ["nothing to do", "no image"])
+    def test_nothing_is_counted_after_a_watch_that_never_began(
+        self, shared: Host, healthy: Project, what: str
+    ):
+        """Counting begins with the command, long before there are two to compare."""
+        dockerfile = (healthy.folder / "Dockerfile").read_text()
+        if what == "no image":
+            healthy.dockerfile(dockerfile + "RUN exit 3\n")
+        shared.up(healthy, expect=0 if what == "nothing to do" else 1)
+        healthy.dockerfile(dockerfile)
+        assert not look(shared, healthy)["live"]["counted"]
 
     def test_what_cannot_go_back_is_not_watched(self, shared: Host):
         """A first release: there is nothing to go back to, and nothing is waited for."""
