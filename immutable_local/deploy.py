@@ -64,6 +64,8 @@ def up(begun: Begun, app: App, folder: Path, options: Options, tell: Teller) -> 
             _seal_again(at, asked, source)
             seal.discard(engine, at.found, built)
             return _unchanged(at, app)
+        if plan.stop_first:
+            before = None  # what is watched stays up beside its successor, and one writer may not
         git = ahead(commit, folder)
         project = origin(folder)
         _check_origin(at, project, options, built)
@@ -246,7 +248,7 @@ def roll_out(
         sealed, left = images()
         prune.prune(at.engine, at.app, sealed, left, ledger.read(session, at.app), release.number, keep)
     session.ask("doing_clear", app=at.app)
-    return _live(at, release, _remarks(at, plan))
+    return _live(at, release, _remarks(at, release, plan))
 
 
 def url_of(host: Host, app: App) -> str | None:
@@ -359,7 +361,7 @@ def _retire(at: Deployment, containers: Sequence[Container], services: dict[str,
     side_by_side(retire, containers)
 
 
-def _remarks(at: Deployment, plan: Plan) -> list[str]:
+def _remarks(at: Deployment, release: Release, plan: Plan) -> list[str]:
     remarks = []
     if plan.stop_first:
         names = ", ".join(plan.stop_first)
@@ -367,6 +369,8 @@ def _remarks(at: Deployment, plan: Plan) -> list[str]:
             f"{names} has a volume for one writer: the old instance stopped before the new one started,"
             " and requests waited meanwhile"
         )
+        if at.command == "up" and release.app.watch:
+            remarks.append(f"not watched: {names} stopped first, and there is nothing up to flip back to")
     if at.command == "revert" and at.found.live is not None:
         remarks.append(f"to return: imm revert {at.found.live.release}")
     return remarks

@@ -128,12 +128,13 @@ def test_the_example_must_load_once_the_later_keys_are_gone(tmp_path: Path) -> N
         "release.command",
     ]
 
-    # What is watched stays up beside its successor, as one writer may not.
     text = EVERYTHING.replace('[test]\ncommand = ["python", "-m", "pytest", "-q"]\ntimeout = "10m"\n', "")
-    lines = [line for line in text.splitlines() if not line.startswith(("max_age", "snapshot", "watch"))]
+    lines = [line for line in text.splitlines() if not line.startswith(("max_age", "snapshot"))]
     lines.remove('command = ["python", "manage.py", "migrate"]')
     (tmp_path / "imm.toml").write_text("\n".join(lines))
-    assert {service.name for service in read(tmp_path / "imm.toml").services} == {"web", "worker", "db"}
+    app = read(tmp_path / "imm.toml")
+    assert {service.name for service in app.services} == {"web", "worker", "db"}
+    assert app.watch == 60
 
 
 def test_every_key_must_say_what_it_means() -> None:

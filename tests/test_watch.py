@@ -181,6 +181,18 @@ class TestOnAHost:
         healthy.dockerfile(dockerfile)
         assert not look(shared, healthy)["live"]["counted"]
 
+    def test_a_service_with_one_writer_is_watched_as_long_as_it_stays(self, shared: Host):
+        """When web changes it is; when db does, its old instance has stopped, and the result says so."""
+        app = shared.project().set(release={"watch": "1s"}).version("1")
+        shared.up(app.service("db", behave="worker", port=None, volumes=["data:/data"]))
+        outcome = shared.up(app.service("web", environment={"LOG_LEVEL": "debug"}))
+        assert outcome.states("hold", "watch") == ["skipped", "done"]
+        assert "remarks" not in outcome.result
+        outcome = shared.up(app.service("db", environment={"BEHAVE": "worker", "LOG_LEVEL": "debug"}))
+        assert outcome.states("hold", "watch") == ["done", "skipped"]
+        assert "not watched" in outcome.result["remarks"][-1]
+        assert shared.status(app)["traffic"] == []
+
     def test_what_cannot_go_back_is_not_watched(self, shared: Host):
         """A first release: there is nothing to go back to, and nothing is waited for."""
         first = shared.project().set(release={"watch": WATCH})

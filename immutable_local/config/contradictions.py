@@ -85,10 +85,9 @@ def _writers(app: App, findings: Findings) -> None:
 
 
 def _watched(app: App, findings: Findings) -> None:
-    """What is watched stays up beside its successor, and that is what one writer may not."""
-    alone = [each.name for each in app.services if app.one_writer(each)]
+    """What is watched stays up beside its successor, and one writer may not: some service must be free to."""
     with findings.at("release", "watch"):
-        if app.watch and alone:
+        if app.watch and all(app.one_writer(each) for each in app.services):
             hint = 'remove watch, or write writers = "many" if old and new may run at the same time'
-            what = f"the service {alone[0]} has a volume for one writer, and can't stay up beside a new one"
+            what = "each service has a volume for one writer, and can't stay up beside a new one"
             raise Wrong(Finding(what, hint))
