@@ -24,11 +24,12 @@ def main() -> None:
     gc.set_threshold(OBJECTS_UNTIL_LOOKED_THROUGH)
     words = sys.argv[1:]
     try:
-        begun = begin() if command(words) in WITH_A_SESSION and not set(words) & set(HELP) else None
+        word = command(words)
+        begun = begin() if word in WITH_A_SESSION and not set(words) & set(HELP) else None
         from immutable_local.cli import main as run
     except KeyboardInterrupt:
         sys.exit("error: interrupted; nothing was touched\n  next: run the command again")
-    run(begun)
+    run(word, begun)
 
 
 def command(words: list[str]) -> str | None:

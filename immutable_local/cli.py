@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -31,8 +31,11 @@ GLOBAL_OPTIONS = (
     "Everywhere: -f/--file FILE (default: imm.toml), --json, --quiet, --no-color (or NO_COLOR), --debug."
 )
 BROKEN_PIPE = 1
+LONGEST_WAIT_SECONDS = 365 * 86400.0
 # What Typer makes of Ctrl-C.
 INTERRUPTED = 130
+# Whose last line of JSON is a result, whatever went wrong.
+WITH_A_RESULT = ("up", "revert", "down")
 
 cli = typer.Typer(
     name="imm",
@@ -63,9 +66,11 @@ class Globals:
     color: bool | None = None
     debug: bool = False
     begun: Callable[[], Begun] | None = None
+    command: str | None = None
 
 
 asked = Globals()
+ALONE = ("--json", "--quiet", "-q", "--no-color", "--debug", "--version")
 
 Wait = Annotated[
     str, typer.Option("--wait", metavar="TIME", help="How long to wait for another deployment: 30s, 5m.")
@@ -174,7 +179,7 @@ def up(
 
         return deploy.up(begun, app, folder, Options(seconds, fresh, take_over), tell)
 
-    _deploy(command)
+    _deploy(command, to_build=True)
 
 
 @cli.command(epilog=GLOBAL_OPTIONS)
@@ -216,7 +221,7 @@ def status() -> None:
     from immutable_local import render
     from immutable_local.status import of_app
 
-    app, _ = _app()
+    app = _app_as_told()
     told = of_app(_begun(), app)
     if asked.json:
         _print_json(told)
@@ -250,7 +255,7 @@ def history() -> None:
     from immutable_local import render
     from immutable_local.status import records_of
 
-    app, _ = _app()
+    app = _app_as_told()
     records = records_of(_begun(), app.name)
     if asked.json:
         _print_json(records)
@@ -275,12 +280,17 @@ def logs(
     """The logs of what is live, or of a release that is gone."""
     from immutable_local.logs import lines
 
-    app, _ = _app()
-    for name, line in lines(_engine(), app.name, service, release, follow, tail):
-        if asked.json:
-            _print_json({"instance": name, "line": line})
-        else:
-            print(f"{name} | {line}", flush=follow)
+    app = _app_as_told()
+    try:
+        for name, line in lines(_engine(), app.name, service, release, follow, tail):
+            if asked.json:
+                _print_json({"instance": name, "line": line})
+            else:
+                print(f"{name} | {line}", flush=follow)
+    except KeyboardInterrupt:
+        # The end that somebody who follows a log gives it.
+        if not follow:
+            raise
 
 
 @cli.command(epilog=GLOBAL_OPTIONS)
@@ -292,7 +302,7 @@ def prune(wait: Wait = "0s") -> None:
     from immutable_local.deployment import Options
 
     seconds = _seconds(wait)
-    app, _ = _app()
+    app = _app_as_told()
     tell = _teller(app.name)
     with _interruptible(tell):
         removed = deploy.prune_releases(_engine(), app.name, app.keep, Options(seconds), tell)
@@ -309,16 +319,27 @@ def prune(wait: Wait = "0s") -> None:
         print("nothing to remove")
 
 
+@cli.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def run() -> None:
+    """A one-off command in a fresh container of the live release: not supported yet."""
+    raise UsageError(
+        "imm run: not supported yet",
+        code="not_supported",
+        hint="docker exec runs a command in an instance of the live release; imm status names them",
+    )
+
+
 @cli.command(epilog=GLOBAL_OPTIONS)
 def doctor() -> None:
     """Is everything there that imm needs, and what to do if not."""
     from immutable_local.doctor import examine
+    from immutable_local.render import Terminal
 
     findings = examine()
     if asked.json:
         _print_json([{"what": f.what, "ok": f.ok, "found": f.found, "hint": f.hint} for f in findings])
     else:
-        terminal = _terminal()
+        terminal = Terminal(color=asked.color, stream=sys.stdout)
         for finding in findings:
             mark = terminal.paint("ok", "32") if finding.ok else terminal.paint("no", "31;1")
             print(f"{mark}  {finding.what}: {finding.found}")
@@ -332,7 +353,8 @@ def doctor() -> None:
 def secret_set(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     from_file: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="The file that holds the value.")
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="A file that is the value, byte for byte."),
     ] = None,
     wait: Wait = "0s",
 ) -> None:
@@ -342,10 +364,10 @@ def secret_set(
 
     check_secret_name(name)
     seconds = _seconds(wait)
-    app, _ = _app()
+    app = _app_as_told()
     value = secret.check_value(name, _secret_value(name, from_file))
     changed = _with_lock(
-        app.name, "secret set", seconds, lambda session: secret.put(session, app.name, name, value)
+        _begun(), app.name, "secret set", seconds, lambda session: secret.put(session, app.name, name, value)
     )
     used = any(name in service.secrets for service in app.services)
     if asked.json:
@@ -366,7 +388,7 @@ def secret_list() -> None:
     from immutable_local import render
     from immutable_local.status import secrets_of
 
-    app, _ = _app()
+    app = _app_as_told()
     known = secrets_of(_begun(), app.name)
     wanted = sorted({name for service in app.services for name in service.secrets} - set(known))
     if asked.json:
@@ -384,12 +406,14 @@ def secret_remove(name: Annotated[str, typer.Argument(metavar="NAME")], wait: Wa
     """Forget a secret. Running instances keep what they were given."""
     from immutable_local import secret
     from immutable_local.config import check_secret_name
+    from immutable_local.host import untouched
 
     check_secret_name(name)
     seconds = _seconds(wait)
-    app, _ = _app()
-    existed = _with_lock(
-        app.name, "secret remove", seconds, lambda session: secret.remove(session, app.name, name)
+    app = _app_as_told()
+    begun = _begun()
+    existed = not untouched(begun) and _with_lock(
+        begun, app.name, "secret remove", seconds, lambda session: secret.remove(session, app.name, name)
     )
     if not existed:
         raise NotFound(
@@ -469,13 +493,12 @@ def proxy_down(
         )
 
 
-def main(begun: Callable[[], Begun] | None = None) -> NoReturn:
+def main(command: str | None = None, begun: Callable[[], Begun] | None = None) -> NoReturn:
     """Everything that leaves here is an exit code of the contract's. `begun`: the host, if it was begun."""
-    asked.begun = begun
+    asked.command, asked.begun = command, begun
     _open_streams()
-    arguments = _globals_first(sys.argv[1:])
     try:
-        code = cli(arguments, standalone_mode=False)
+        code = cli(_globals_first(sys.argv[1:]), standalone_mode=False)
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         sys.stdout.flush()
@@ -486,8 +509,13 @@ def main(begun: Callable[[], Begun] | None = None) -> NoReturn:
         sys.exit(ended.exit_code)
     except TyperException as wrong:
         context = getattr(wrong, "ctx", None)
-        command = context.command_path if context else "imm"
-        _fail(UsageError(wrong.format_message(), hint=f"{command} --help"))
+        path = context.command_path if context else "imm"
+        if type(wrong).__name__ == "NoArgsIsHelpError":
+            if not asked.json:
+                print(wrong.format_message(), file=sys.stderr)
+                sys.exit(UsageError.exit_code)
+            wrong = TyperException(f"{path}: a command is missing")
+        _fail(UsageError(wrong.format_message(), hint=f"{path} --help"))
     except (KeyboardInterrupt, typer.Abort):
         _fail(ImmError("interrupted", code="interrupted", hint="run the command again"))
     except BrokenPipeError:
@@ -534,7 +562,7 @@ def _unexpected(failed: Exception) -> ImmError:
 def _globals_first(arguments: list[str]) -> list[str]:
     """The options that every command takes, moved to the front: `imm up --json` is `imm --json up`.
 
-    `logs -f` keeps its `-f`: there it follows.
+    `logs -f` keeps its `-f`: there it follows. What is wrong with the others is told as JSON, too.
     """
     front: list[str] = []
     rest: list[str] = []
@@ -542,10 +570,16 @@ def _globals_first(arguments: list[str]) -> list[str]:
     for word in words:
         if word == "--":
             rest += [word, *words]
-        elif word in ("--json", "--quiet", "-q", "--no-color", "--debug") or word.startswith("--file="):
+        elif word in ALONE or word.startswith("--file="):
             front.append(word)
-        elif word == "--file" or (word == "-f" and "logs" not in rest):
-            front += [word, *[value for value in [next(words, None)] if value is not None]]
+            asked.json |= word == "--json"
+        elif word == "--file" or (word.startswith("-f") and "logs" not in rest):
+            front.append(word)
+            if word in ("--file", "-f"):
+                value = next(words, None)
+                if value is None:
+                    raise UsageError(f"{word}: which file?", hint=f"imm {word} FOLDER/imm.toml")
+                front.append(value)
         else:
             rest.append(word)
     return front + rest
@@ -556,10 +590,26 @@ def _fail(error: ImmError) -> NoReturn:
         import traceback
 
         traceback.print_exception(error)
-    _terminal().error(error)
-    if asked.json and not error.told:
-        _print_json({"error": error.as_json()})
+    # Whether anybody can hear it doesn't change how it ended.
+    with suppress(OSError):
+        _terminal().error(error)
+    try:
+        if asked.json and not error.told:
+            _print_json(_failed(error) if asked.command in WITH_A_RESULT else {"error": error.as_json()})
+        sys.stdout.flush()
+    except OSError:
+        _nobody_reads()
     sys.exit(error.exit_code)
+
+
+def _failed(error: ImmError, tell: Teller | None = None, app: str = "") -> dict[str, Any]:
+    """The last line of JSON of a deployment that failed."""
+    from immutable_local.events import Result
+    from immutable_local.render import result_json
+
+    if tell is None:
+        return result_json(Result("failed", error=error), app)
+    return result_json(Result("failed", tell.release, tell.previous, tell.seconds, error=error), app)
 
 
 def _app() -> tuple[App, Path]:
@@ -567,6 +617,14 @@ def _app() -> tuple[App, Path]:
 
     folder = _folder()
     return read(asked.file), folder
+
+
+def _app_as_told() -> App:
+    """The app as imm.toml tells it: what is only needed to make releases isn't looked at."""
+    from immutable_local.config import read
+
+    _folder()
+    return read(asked.file, to_build=False)
 
 
 def _folder() -> Path:
@@ -603,17 +661,17 @@ def _teller(app: str) -> Teller:
     return Teller(_terminal().hear)
 
 
-def _deploy(command: Callable[[Begun, App, Path, Teller], Result]) -> None:
+def _deploy(command: Callable[[Begun, App, Path, Teller], Result], to_build: bool = False) -> None:
     """Run a deployment, showing its steps; its result is the last thing said, also of a wrong imm.toml."""
     from immutable_local import render
-    from immutable_local.events import Result, Teller
+    from immutable_local.events import Teller
 
     terminal = _terminal()
     tell = Teller(terminal.hear)
     name = ""
     try:
         with _interruptible(tell):
-            app, folder = _app()
+            app, folder = _app() if to_build else (_app_as_told(), _folder())
             name = app.name
             if asked.json:
                 tell.listener = render.JsonLines(name, terminal).hear
@@ -625,9 +683,7 @@ def _deploy(command: Callable[[Begun, App, Path, Teller], Result]) -> None:
             error = failed if isinstance(failed, ImmError) else _unexpected(failed)
         error.still = error.still or tell.reached or tell.stands
         if asked.json:
-            render.print_json(
-                render.result_json(Result("failed", tell.release, None, tell.seconds, error=error), name)
-            )
+            render.print_json(_failed(error, tell, name))
             error.told = True
         raise error from failed
     try:
@@ -678,12 +734,12 @@ def _interrupted(tell: Teller) -> ImmError:
     )
 
 
-def _with_lock(app: str, command: str, wait: float, act: Callable[[Any], bool]) -> bool:
+def _with_lock(begun: Begun, app: str, command: str, wait: float, act: Callable[[Any], bool]) -> bool:
     from immutable_local import lock, making
 
     tell = _teller(app)
     with _interruptible(tell):
-        ready = making.ensure(_begun(), tell.warn)
+        ready = making.ensure(begun, tell.warn)
         try:
             lock.take(ready.session, app, command, wait)
             return act(ready.session)
@@ -692,9 +748,14 @@ def _with_lock(app: str, command: str, wait: float, act: Callable[[Any], bool]) 
 
 
 def _secret_value(name: str, from_file: Path | None) -> bytes:
+    from immutable_local.secret import LIMIT_BYTES
+
+    # Enough to see that it is too much.
+    most = LIMIT_BYTES + 2
     if from_file is not None:
         try:
-            return from_file.read_bytes()
+            with from_file.open("rb") as file:
+                return file.read(most)
         except OSError as failed:
             raise UsageError(
                 f"{from_file} cannot be read: {failed.strerror}", hint="name a file that you may read"
@@ -705,7 +766,7 @@ def _secret_value(name: str, from_file: Path | None) -> bytes:
         )
     if sys.stdin.isatty():
         return str(typer.prompt(f"value of {name}", hide_input=True, err=True)).encode()
-    value = sys.stdin.buffer.read()
+    value = sys.stdin.buffer.read(most)
     # `echo secret | imm secret set X` means the word, not the line's end.
     return value[:-1] if value.endswith(b"\n") else value
 
@@ -713,10 +774,14 @@ def _secret_value(name: str, from_file: Path | None) -> bytes:
 def _seconds(text: str) -> float:
     from immutable_local.config.units import seconds
 
+    hint = "write 30s, 5m or 1h"
     try:
-        return seconds(text)
+        found = seconds(text)
     except ValueError as wrong:
-        raise UsageError(f"--wait {text}: not a duration", hint="write 30s, 5m or 1h") from wrong
+        raise UsageError(f"--wait {text}: not a duration", hint=hint) from wrong
+    if found > LONGEST_WAIT_SECONDS:
+        raise UsageError(f"--wait {text}: nobody waits for so long", hint=hint)
+    return found
 
 
 def _tell_proxy(told: dict[str, Any]) -> None:

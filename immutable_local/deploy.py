@@ -34,7 +34,7 @@ from immutable_local.deployment import Deployment, Options, deployment
 from immutable_local.engine import Container, Engine
 from immutable_local.errors import ImmError, NotFound, UsageError
 from immutable_local.events import Result, Teller
-from immutable_local.host import Begun, Host, attach, begin
+from immutable_local.host import Begun, Host, attach, begin, untouched
 from immutable_local.network import app_network
 from immutable_local.observed import Live, Observed, observe
 from immutable_local.plan import Plan, decide
@@ -52,6 +52,8 @@ def up(begun: Begun, app: App, folder: Path, options: Options, tell: Teller) -> 
     # Other programs are asked while the engine is busy: docker's command lines take 50 ms, git even more.
     builder = ahead(image.buildkit_program)
     engine = begun.engine
+    if untouched(begun):
+        secret.check_all_set(app, {})
     with deployment(begun, app.name, "up", options, tell) as at:
         secret.check_all_set(app, at.found.secrets)
         structure.check_claims(at.host, at.found, app)
@@ -73,6 +75,7 @@ def up(begun: Begun, app: App, folder: Path, options: Options, tell: Teller) -> 
             with tell.step("seal"):
                 undo.by(_discard, at, built)
                 release = unbroken(seal.sealed, at, asked, source, undo)
+                tell.release = release.number
             return roll_out(
                 at,
                 release,
@@ -88,6 +91,8 @@ def up(begun: Begun, app: App, folder: Path, options: Options, tell: Teller) -> 
 
 def revert(begun: Begun, app: str, number: int | None, options: Options, keep: int, tell: Teller) -> Result:
     """Make an earlier release live again, code and settings of then. No number: the one live before."""
+    if untouched(begun):
+        _earlier(Observed.nothing(app), number)
     with deployment(begun, app, "revert", options, tell) as at:
         release = _earlier(at.found, number)
         secret.check_all_set(release.app, at.found.secrets)
@@ -170,7 +175,10 @@ def down(begun: Begun, app: str, options: Options, tell: Teller) -> Result:
 
 def prune_releases(engine: Engine, app: str, keep: int, options: Options, tell: Teller) -> prune.Removed:
     """Remove the releases that are too old to be kept, and the builder's cache that was theirs alone."""
-    with deployment(begin(engine), app, "prune", options, tell) as at:
+    begun = begin(engine)
+    if untouched(begun):
+        return prune.Removed([], 0, 0)
+    with deployment(begun, app, "prune", options, tell) as at:
         with tell.step("prune"):
             found = at.found
             live = _live_number(found)
@@ -212,6 +220,8 @@ def roll_out(
         # What is live comes up again by itself, from its first moment on.
         side_by_side(at.engine.keep_running, [each.container for each in started])
         undo.only_after(flip.point_back, at, release, plan, held)
+        if live.counted:
+            watch.counted_to_the_end(at, live)
         counted = watch.counts(at, live.slots) if watched else {}
         at.host.proxy.point(session, at.app, live.slots, (), live.to_json())
         at.host.proxy.confirm(session, flip.proofs(release, plan, routes))

@@ -79,6 +79,7 @@ def deployment(begun: Begun, app: str, command: str, options: Options, tell: Tel
             if isinstance(failed, AWAY):
                 failed.still = failed.still or "what was live is still live"
             raise
+        tell.previous = at.found.live.release if at.found.live else None
         tell.at_step = lambda step: doing(at, step)
         tell.stands = at.still
         try:

@@ -154,7 +154,8 @@ def connect(api: str | None = None) -> Engine:
             timeout=REQUEST_SECONDS,
             num_pools=16,
         )
-    except (docker.errors.DockerException, *CUT) as failed:
+    except (docker.errors.DockerException, ValueError, *CUT) as failed:
+        # A port that can't be one is a ValueError.
         raise _unreachable(failed, "answer", host) from failed
     return Engine(client, named=host, local=local)
 

@@ -74,6 +74,8 @@ class Teller:
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
         self.release: int | None = None
+        # What was live when the command began.
+        self.previous: int | None = None
         # What is true from the point of no return on: what comes later can't undo it.
         self.reached = ""
         # What is true until then, as soon as it is known.

@@ -81,6 +81,11 @@ def begin(engine: Engine, early: Early | None = None) -> Begun:
     return Begun(engine, listed, _still_there(engine, found["proxy"], found["sidecar"], session))
 
 
+def untouched(begun: Begun) -> bool:
+    """Whether nothing of imm's was ever made on this host: there is nothing to look up."""
+    return begun.host is None and not begun.listed and begun.engine.volume(STATE_VOLUME) is None
+
+
 def find(engine: Engine) -> dict[str, Container]:
     """The proxy's and the sidecar's containers, by role, running or not.
 

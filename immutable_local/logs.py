@@ -35,8 +35,10 @@ def lines(
                 if _matches(app, name, service, release)
             ]
             kept = [name for name in kept if name not in {each.name for each in running}]
-            if release is None:
-                kept = kept[-1:]
+            if release is None and kept:
+                # Nothing runs: what was the last to go.
+                latest = _release_in(app, kept[-1])
+                kept = [name for name in kept if _release_in(app, name) == latest]
         if not running and not kept:
             raise _nothing(found, service, release)
         for name in kept:
@@ -67,11 +69,20 @@ def _chosen(found: Observed, service: str | None, release: int | None) -> list[C
 
 
 def _matches(app: str, name: str, service: str | None, release: int | None) -> bool:
-    """Whether a kept log's name, APP-SERVICE-RELEASE-SLOT-REPLICA, is the one meant."""
-    parts = name.removeprefix(f"{app}-").rsplit("-", 3)
+    """Whether a kept log's name is the one meant."""
+    parts = _parts(app, name)
     if len(parts) != 4:
         return False
     return (service is None or parts[0] == service) and (release is None or parts[1] == str(release))
+
+
+def _release_in(app: str, name: str) -> str:
+    return _parts(app, name)[1]
+
+
+def _parts(app: str, name: str) -> list[str]:
+    """What a kept log's name tells: APP-SERVICE-RELEASE-SLOT-REPLICA."""
+    return name.removeprefix(f"{app}-").rsplit("-", 3)
 
 
 def _follow(engine: Engine, containers: Sequence[Container], tail: int | None) -> Iterator[tuple[str, str]]:

@@ -108,6 +108,11 @@ class Observed:
     # Somebody took the name of the live release's image away.
     nameless: bool = False
 
+    @classmethod
+    def nothing(cls, app: str) -> Observed:
+        """Of an app that nobody knows."""
+        return cls(app, None, None, None, None, {}, (), (), {})
+
     def release(self, number: int) -> Release | None:
         """A sealed release that the engine still holds."""
         if number not in self.sealed:

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -103,7 +104,9 @@ class Terminal:
         self._line(f"{mark} {IN_WORDS[event.step]:<26} {seconds:6.2f} s")
 
     def _line(self, text: str) -> None:
-        print(text, file=self.stream, flush=True)
+        # A terminal that is gone, or the full disk of a file, decides nothing.
+        with suppress(OSError):
+            print(text, file=self.stream, flush=True)
 
 
 class JsonLines:

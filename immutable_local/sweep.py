@@ -13,7 +13,7 @@ from typing import Any
 from immutable_local import drain, health, image, instance, ledger, network, parking
 from immutable_local import labels as label
 from immutable_local.engine import Container
-from immutable_local.errors import EngineError, EngineRefused, SessionLost, Unhealthy
+from immutable_local.errors import EngineError, EngineRefused, ImmError, SessionLost, Unhealthy
 from immutable_local.events import Teller
 from immutable_local.host import Host
 from immutable_local.instance import Instance
@@ -31,8 +31,6 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
         observed = observe(host.engine, host.session, observed.app)
     if _history_is_lost(observed):
         observed = _begin_history_anew(host, observed, tell)
-    if observed.live is not None and observed.live.counted:
-        observed = _count_no_more(host, observed, observed.live)
     strays = stray_instances(observed)
     orphans = [number for number in observed.sealed if number not in _known(observed)]
     if observed.live is not None and observed.nameless:
@@ -40,7 +38,7 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
     left = [*strays, *orphans, *observed.unsealed, *observed.tasks]
     held = observed.live is not None and observed.live.held
     if not left and not held and observed.doing is None and missing_record(observed) is None:
-        return observed
+        return _count_no_more(host, observed, tell)
     if observed.live is not None:
         parking.sweeping(host, observed.app, observed.live.held)
     _complete_ledger(host, observed, command)
@@ -61,7 +59,7 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
     host.session.ask("doing_clear", app=observed.app)
     if strays:
         tell.note(f"swept what an interrupted command left: {', '.join(each.name for each in strays)}")
-    return observe(host.engine, host.session, observed.app)
+    return _count_no_more(host, observe(host.engine, host.session, observed.app), tell)
 
 
 def stray_instances(observed: Observed) -> list[Container]:
@@ -82,10 +80,19 @@ def _rejoin(host: Host, observed: Observed) -> bool:
     return found is not None
 
 
-def _count_no_more(host: Host, observed: Observed, live: Live) -> Observed:
-    """Whoever compared what is live with another release is gone, or has no say any more."""
-    told = replace(live, counted=False)
-    host.proxy.point(host.session, observed.app, told.slots, told.held, told.to_json())
+def _count_no_more(host: Host, observed: Observed, tell: Teller) -> Observed:
+    """Whoever compared what is live with another release is gone, or has just nothing left to compare."""
+    if observed.live is None or not observed.live.counted or observed.structure is None:
+        return observed
+    told = replace(observed.live, counted=False)
+    try:
+        host.proxy.point(host.session, observed.app, told.slots, told.held, told.to_json())
+    except SessionLost:
+        raise
+    except ImmError as failed:
+        # A disk that is full may be what the command that comes now is for.
+        tell.warn(f"requests are still counted: {failed.message}")
+        return observed
     return replace(observed, live=told)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from immutable_local import drain, explain, flip, health, instance, ledger, lock, structure
 from immutable_local import labels as label
 from immutable_local.deployment import Deployment
-from immutable_local.errors import EngineRefused, FlippedBack, ImmError, Locked
+from immutable_local.errors import EngineRefused, FlippedBack, ImmError, Locked, SessionLost
 from immutable_local.instance import Instance
 from immutable_local.observed import Live
 from immutable_local.proxy import Counts
@@ -151,7 +151,6 @@ def until_over(
     `flipped` is what was counted at the flip. Raises FlippedBack when the old release had to go live again.
     """
     session = at.host.session
-    at.ending.callback(_count_no_more, at, live)
     old = _total(before.counts, flipped, before.live.slots)
     session.ask("doing_clear", app=at.app)
     session.ask("unlock", name=f"app-{at.app}")
@@ -298,7 +297,8 @@ def _changed(at: Deployment, live: Live, old: set[str]) -> bool:
 
 def _still_live(at: Deployment, live: Live) -> bool:
     now = at.host.session.ask("live_release", app=at.app)
-    return now is not None and now["since"] == live.since
+    # What is held was about to be replaced, by a command that was killed: whoever sweeps it has the say.
+    return now is not None and now["since"] == live.since and not now["held"]
 
 
 def _mine_again(at: Deployment, live: Live) -> bool:
@@ -312,15 +312,29 @@ def _mine_again(at: Deployment, live: Live) -> bool:
 
 def count(at: Deployment, live: Live) -> None:
     """What is live is counted to the end of this command: it costs each request a little."""
-    _point(at, replace(live, counted=True))
-    at.ending.callback(_count_no_more, at, live)
+    if at.found.structure is None:
+        return
+    counted_to_the_end(at, live)
+    try:
+        _point(at, replace(live, counted=True))
+    except SessionLost:
+        raise
+    except ImmError as failed:
+        # That nobody can compare decides nothing.
+        at.tell.warn(f"requests are not counted: {failed.message}")
 
 
-def _count_no_more(at: Deployment, live: Live) -> None:
-    # Without its session, or without its lock, this command leaves it to the next one's sweep.
-    with suppress(ImmError):
-        if _still_live(at, live):
-            _point(at, replace(live, counted=False))
+def counted_to_the_end(at: Deployment, live: Live) -> None:
+    """Whatever becomes of this command: when it ends, this is counted no more."""
+
+    def count_no_more() -> None:
+        # Without its session, or without its lock, this command leaves it to the next one's sweep.
+        with suppress(ImmError):
+            told = at.host.session.ask("live_release", app=at.app)
+            if told is not None and told["since"] == live.since and told["counted"]:
+                _point(at, replace(Live.from_json(told), counted=False))
+
+    at.ending.callback(count_no_more)
 
 
 def _point(at: Deployment, live: Live) -> None:

@@ -199,6 +199,7 @@ class Sequence(RuleBasedStateMachine):
         with self.clients():
             outcome = self.host.up(self.app, expect=1)
         assert outcome.error["code"] == ("build_failed" if bad == "build" else "unhealthy"), outcome
+        assert outcome.result["previous"] == self.model.live
         if bad != "build":
             assert outcome.result["release"] == self.model.seal()
         self.model.folder = good
@@ -227,9 +228,13 @@ class Sequence(RuleBasedStateMachine):
             assert self.host.revert(self.app, str(goal), expect=1).error["code"] == "unknown_release"
         self.look()
 
-    @precondition(lambda self: self.model.live is not None)
     @rule()
     def down(self) -> None:
+        """Or up again, when it is down."""
+        if self.model.live is None:
+            self.move("up again")
+            self.up()
+            return
         self.move("down")
         assert self.host.imm(self.app, "down").result["outcome"] == "down"
         self.model.off()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import itertools
 import json
 import os
+import pty
 import re
 import resource
 import shutil
@@ -271,6 +273,102 @@ def test_closed_streams_change_nothing_but_what_is_read(words: list[str], closed
     assert '"code": "bug"' not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "full", "code"),
+    [
+        (["foo"], "2", 2),
+        (["status", "--json"], "2", 4),
+        (["status", "--json"], "1", 4),
+        (["status"], "1", 4),
+    ],
+)
+def test_a_full_disk_behind_what_is_told_changes_no_exit_code(
+    words: list[str], full: str, code: int, folder: Path
+):
+    command = f'exec "$0" -m immutable_local {" ".join(words)} {full}>/dev/full'
+    done = imm([], folder, prefix=["sh", "-c", command], program=[])
+    assert done.returncode == code, done
+    assert "Traceback" not in done.stderr
+    if full == "2" and "--json" in words:
+        assert json.loads(done.stdout)["error"]["code"] == "engine_unreachable"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["foo"], [], ["proxy"], ["--bogus", "status"], ["status", "--file"], ["status", "--wait", "1s"]],
+    ids=" ".join,
+)
+def test_what_is_mistyped_is_told_as_json_too(words: list[str], folder: Path):
+    done = imm([*words[:1], "--json", *words[1:]], folder)
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (2, "usage")
+    assert error["hint"]
+
+
+@pytest.mark.parametrize(
+    "words", [["up", "--wait", "5"], ["up", "--bogus"], ["revert", "abc"], ["down", "x"]], ids=" ".join
+)
+def test_the_last_line_of_a_deployment_is_a_result_whatever_was_mistyped(words: list[str], folder: Path):
+    done = imm([*words, "--json"], folder)
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, told["event"], told["outcome"]) == (2, "result", "failed")
+    assert told["error"]["code"] == "usage"
+
+
+def test_what_is_not_there_yet_says_so(folder: Path):
+    done = imm(["run", "--json", "--", "python3", "-m", "shop", "--json"], folder)
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (2, "not_supported")
+
+
+@pytest.mark.parametrize("words", [[], ["proxy"]], ids=["imm", "imm proxy"])
+def test_who_names_no_command_is_shown_which_there_are(words: list[str], folder: Path):
+    done = imm(words, folder)
+    assert done.returncode == 2
+    assert "Commands:" in done.stderr and "error:" not in done.stderr
+
+
+def test_the_options_of_every_command_may_be_written_in_any_of_their_forms(folder: Path):
+    assert imm(["up", "--version"], folder).stdout == imm(["--version"], folder).stdout
+    for words in (["-fother.toml", "status"], ["status", "-fother.toml"], ["status", "--file=other.toml"]):
+        assert "there is no other.toml" in imm(words, folder).stderr
+
+
+@pytest.mark.parametrize("command", ["status", "history", "logs", "revert", "down", "prune"])
+def test_what_makes_no_release_needs_nothing_to_make_one_of(command: str, folder: Path):
+    """Whoever has to go back is not kept from it by a file that is being edited."""
+    (folder / "Dockerfile").unlink()
+    told = 'name = "shop"\n[services.web]\nport = 8000\nenv_file = ["gone.env"]\n'
+    (folder / "imm.toml").write_text(told)
+    assert imm([command], folder).returncode == 4
+    assert imm(["up"], folder).returncode == 2
+
+
+def test_an_address_that_cannot_be_one_is_an_engine_that_cannot_be_reached(folder: Path):
+    done = imm(["status"], folder, environment={"DOCKER_HOST": "tcp://127.0.0.1:99999"})
+    assert done.returncode == 4, done
+    assert "cannot be reached" in done.stderr
+
+
+def test_a_value_without_an_end_is_too_large_as_soon_as_it_is(folder: Path):
+    """Not when the machine's memory is full."""
+    for words in ([], ["--from", "/dev/zero"]):
+        with open("/dev/zero", "rb") as endless:
+            done = imm(["secret", "set", "TOKEN", *words], folder, stdin=endless)
+        assert done.returncode == 2
+        assert "is larger than 512 KiB" in done.stderr
+
+
+def test_colours_are_for_terminals_and_not_for_files(folder: Path):
+    """Each stream by itself: `imm doctor > file` is typed on a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        done = imm(["doctor"], folder, stdout=subprocess.PIPE, stderr=theirs, capture_output=False)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert "no  engine" in done.stdout
+
+
 def test_a_reader_that_leaves_early_gets_no_traceback(folder: Path):
     reading, writing = os.pipe()
     os.close(reading)
@@ -383,6 +481,8 @@ def test_whatever_is_typed_ends_with_an_exit_code_of_the_contract(words: list[st
         code, said, complained = typed(words, folder)
     assert code in (0, 1, 2, 4), (code, said, complained)
     assert "Traceback" not in said + complained
+    if "--json" in itertools.takewhile(lambda word: word != "--", words) and code:
+        assert said or code == 1, complained
     for line in said.splitlines() if "--json" in words and code else []:
         told = json.loads(line)
         assert told["error"]["code"] in {*RAISED} - {"bug", "machine_refused"}, told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import signal
 import socket
 import subprocess
 
@@ -140,11 +141,28 @@ def test_logs_that_are_not_there_are_an_error_with_what_there_is(shared: Host, a
 
 def test_logs_are_followed_as_they_are_written(shared: Host, app: Project):
     command = [*shared.command(app, "logs", text=True), "-f"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=app.folder) as following:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=app.folder
+    ) as following:
         try:
             assert following.stdout is not None
             assert following.stdout.readline().endswith("| version 3 starts\n")
             shared.get("/say?something%20happened", app)
             assert following.stdout.readline().endswith("| something happened\n")
+            # Ctrl-C is how a person ends it.
+            following.send_signal(signal.SIGINT)
+            assert following.wait(timeout=30) == 0
+            assert following.stderr is not None and following.stderr.read() == ""
         finally:
             following.kill()
+
+
+def test_the_logs_of_what_is_off_this_host_are_those_of_its_last_release(shared: Host):
+    """Of all its instances."""
+    app = shared.project()
+    shared.up(app.version("1"))
+    shared.up(app.version("2", replicas=2))
+    shared.imm(app, "down")
+    told = shared.imm(app, "logs").told
+    assert [each["line"] for each in told] == ["version 2 starts"] * 2
+    assert len({each["instance"] for each in told}) == 2

@@ -51,6 +51,8 @@ def test_json_tells_every_step_in_the_contracts_order_and_the_result_last(host: 
     skipped = {each["step"] for each in steps if each["state"] == "skipped"}
     assert skipped == {"test", "hold", "stop_old", "snapshot", "release_command", "watch"}
     begun = [each["step"] for each in steps if each["state"] == "begun"]
+    sealed = [each["release"] for each in steps if each["step"] == "seal"]
+    assert sealed == [None, 1]
     assert begun == [step for step in STEPS if step not in skipped]
     assert all(each["seconds"] >= 0 for each in steps if each["state"] == "done")
     assert {each["app"] for each in steps} == {app.name}

@@ -10,7 +10,7 @@ import math
 import os
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,15 +28,18 @@ MOST_BYTES = 1_000_000
 MOST_DETAILS = 20
 
 
-def read(path: Path) -> App:
+def read(path: Path, to_build: bool = True) -> App:
     """The app that the imm.toml at `path` describes; files it names are looked for from its folder on.
+
+    Not `to_build`: who only looks, or goes back, isn't kept from it by a Dockerfile or an env_file that is
+    amiss, and gets an app without what they say.
 
     Raises `ConfigError`, and nothing else, whatever the file holds.
     """
     text = _text(path, what=path.name or str(path))
     told = _parsed(text, path.name)
     try:
-        return _app(told, path.parent)
+        return _app(told, path.parent, to_build)
     except Wrong as wrong:
         raise _config_error(wrong, text, path.name) from None
 
@@ -86,18 +89,19 @@ def _parsed(text: str, name: str) -> dict[str, Any]:
         raise ConfigError(f"{name} is nested too deeply", hint=hint) from None
 
 
-def _app(told: Mapping[str, Any], folder: Path) -> App:
+def _app(told: Mapping[str, Any], folder: Path, to_build: bool) -> App:
     given = keys.APP.read(told)
     findings = Findings()
     services = []
     for name, each in given["services"].items():
         with findings.at("services", name):
-            services.append(_service(name, each, app=given["name"], folder=folder))
+            files = each.get("env_file", ()) if to_build else ()
+            services.append(_service(name, each, files, app=given["name"], folder=folder))
     volumes: tuple[Volume, ...] = ()
     with findings.at("services"):
         volumes = _volumes(given.get("volumes", {}), given["services"])
     build = Build()
-    if any(service.image is None for service in services):
+    if to_build and any(service.image is None for service in services):
         with findings.at("build"):
             build = _build(given.get("build", {}), folder)
     findings.settle()
@@ -106,11 +110,11 @@ def _app(told: Mapping[str, Any], folder: Path) -> App:
     return app
 
 
-def _service(name: str, given: Mapping[str, Any], *, app: str, folder: Path) -> Service:
+def _service(name: str, given: Mapping[str, Any], files: Sequence[str], *, app: str, folder: Path) -> Service:
     between_keys(given)
     findings = Findings()
     environment: dict[str, str] = {}
-    for position, file in enumerate(given.get("env_file", ())):
+    for position, file in enumerate(files):
         with findings.at("env_file", position):
             environment |= _environment_in(file, folder)
     findings.settle()

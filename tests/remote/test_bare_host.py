@@ -158,6 +158,22 @@ def test_a_proxy_that_crashes_comes_back_by_itself(bare: Apart, app: Project):
     _answers_again(bare, "1")
 
 
+def test_what_has_nothing_to_do_on_a_host_makes_nothing_there(bare: Apart, app: Project):
+    """Whatever it says, it has touched nothing: no proxy, no volume, no network, no port."""
+    networks = {each["Name"] for each in bare.engine.networks()}
+    app.version("1", secrets=["TOKEN"])
+    assert bare.imm(app, "up", expect=2).error["code"] == "secret_missing"
+    app.version("1", secrets=[])
+    assert bare.revert(app, expect=1).error["code"] == "nothing_to_revert_to"
+    assert bare.revert(app, "3", expect=1).error["code"] == "unknown_release"
+    assert bare.imm(app, "prune").result["removed"] == []
+    assert bare.imm(app, "down").result["outcome"] == "unchanged"
+    bare.imm(app, "secret", "remove", "TOKEN", expect=1)
+    assert _names(bare) == set()
+    assert bare.engine.volumes()["Volumes"] in (None, [])
+    assert {each["Name"] for each in bare.engine.networks()} == networks
+
+
 @pytest.mark.parametrize("gone", [("imm-proxy",), ("imm-proxy", "imm-sidecar")])
 def test_up_makes_what_somebody_removed_and_traffic_flows_again(
     bare: Apart, app: Project, gone: tuple[str, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 
 from immutable_local.sidecar.hands.configuration import rename_in
 from immutable_local.sidecar.hands.ground import (
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 OPEN = "open"
+# An interrupted client doesn't wait for long, and asks for the way back: one after the other.
+pointing = threading.Lock()
 
 
 def point(
@@ -37,6 +40,13 @@ def point(
     `files` of the proxy's `folder` that say the same in its own words follow at once.
     """
     need(f"app-{app}")
+    with pointing:
+        return _point(app, flags, release, folder, files or {})
+
+
+def _point(
+    app: str, flags: list[str], release: dict[str, Any], folder: str, files: dict[str, str]
+) -> dict[str, Any]:
     home = PROXY / "apps" / named(app)
     home.mkdir(parents=True, exist_ok=True)
     numbers = [int(name[4:]) for name in os.listdir(home) if re.fullmatch(r"gen-\d+", name)]
@@ -56,7 +66,7 @@ def point(
     sync_folder(home)
     os.rename(link, home / "live")
     flipped = now()
-    for name, content in (files or {}).items():
+    for name, content in files.items():
         rename_in(folder, name, content)
     sync_folder(home)
     for number in numbers:
