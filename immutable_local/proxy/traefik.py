@@ -230,13 +230,16 @@ def _of_app(
             strip = [f"{key}--strip"]
         sites = " || ".join(f"Host(`{domain}`)" for domain in side.domains)
         path = f" && (Path(`{side.path}`) || PathPrefix(`{side.path}/`))" if side.path != "/" else ""
-        rules = {"": (f"({sites}){path}", 1000)}
+        # The longest path wins. One beneath another is longer by two characters or more: between the two is
+        # room for the refusal of what is too large for the upper one.
+        length = len(side.path.rstrip("/"))
+        rules = {"": (f"({sites}){path}", 1000 + length)}
         if default_site:
-            rules["--default"] = (f"{OWN_NAME}{path}", 500)
+            rules["--default"] = (f"{OWN_NAME}{path}", 500 + length)
         for suffix, (rule, priority) in rules.items():
             common = {
                 "rule": rule,
-                "priority": priority + len(side.path),
+                "priority": priority,
                 "service": serving,
                 # It costs a tenth of the requests that Traefik can answer.
                 "observability": {"metrics": counted},
@@ -249,7 +252,7 @@ def _of_app(
             routers[f"{key}{suffix}--large"] = {
                 # The quicker question first.
                 "rule": f"HeaderRegexp(`Content-Length`, `{_more_than(side.max_body)}`) && ({rule})",
-                "priority": priority + 5000,
+                "priority": priority + 1,
                 "service": "imm-nobody@file",
                 "entryPoints": ["web"],
                 "middlewares": ["imm-large@file"],

@@ -40,7 +40,7 @@ def second(place: Place, first: Project, kind: str) -> Project:
     app = place.project(f"second-{kind}")
     site = [app.domain, f"www.{app.domain}"]
     check = {**HEALTHCHECK, "path": "/up"}
-    app.service("web", domains=site)
+    app.service("web", domains=site, max_body="10k")
     app.service("api", port=8000, domains=site, path="/api", healthcheck=check)
     app.service("cut", port=8000, domains=site[:1], path="/cut", strip_path=True, healthcheck=check)
     place.up(app)
@@ -161,6 +161,12 @@ class TestRequests:
         told = json.loads(answer.text)
         assert told["bytes"] == 80 * len(piece)
         assert told["sha256"] == hashlib.sha256(piece * 80).hexdigest()
+
+    def test_the_bound_of_one_service_is_not_that_of_another_beneath_it(self, place: Place, second: Project):
+        """Many a site has a path of its own for uploads."""
+        too_much = b"x" * 10_241
+        assert place.ask("/x", second, method="POST", body=too_much).status == 413
+        assert place.ask("/api/x", second, method="POST", body=too_much).status == 200
 
     def test_events_arrive_as_they_are_sent(self, place: Place, first: Project):
         """Each before the next one is even sent, which waits until it is asked for."""
