@@ -158,7 +158,8 @@ NAMED = st.tuples(APPS, SERVICES, st.sampled_from(SLOTS))
 @example(("a--b", "c", "blue"), ("a", "b--c", "blue"))
 @example(("a-b", "c", "blue"), ("a", "b-c", "blue"))
 @example(("hold-x", "web", "blue"), ("x", "web--blue", "blue"))
-def test_no_two_services_share_an_upstream_or_a_variable(
+@example(("hold-x", "web", "blue"), ("dx", "web", "blue"))
+def test_no_two_services_share_an_upstream_a_variable_or_a_count(
     one: tuple[str, str, str], other: tuple[str, str, str]
 ):
     """Else one app's requests would be another's."""
@@ -166,9 +167,12 @@ def test_no_two_services_share_an_upstream_or_a_variable(
     def own(app: str, service: str) -> set[str]:
         read = directives(Nginx().configuration([structure(app, service)]))
         found = {each[0] for name in ("upstream", "set") for each in every(read, name)}
+        # What is in flight is counted by slot, each slot's name at the end.
+        keys = {each[1].partition("$")[0] for each in every(read, "set") if each[0] == "$imm_key"}
+        found |= {f"key {key}{slot}" for key in keys for slot in SLOTS}
         return {name for name in found if "__" in name}
 
-    assert len(own(*one[:2])) == 5
+    assert len(own(*one[:2])) == 9
     if one[:2] != other[:2]:
         assert not own(*one[:2]) & own(*other[:2])
 

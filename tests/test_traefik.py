@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 
 from immutable_local.proxy.traefik import _of_app
 from immutable_local.routes import SLOTS, Side, Structure
-from tests.test_nginx import PREFIXES
+from tests.test_nginx import APPS, PREFIXES, SERVICES
 
 
 def written(sides: dict[str, Side], app: str = "shop", counted: bool = False) -> dict[str, Any]:
@@ -39,3 +39,33 @@ def test_the_longest_path_wins_before_the_bound_of_a_shorter_ones_bodies(above: 
             mine = [(each, "large" in name) for name, each in alike.items() if service in name]
             assert [large for _, large in sorted(mine)] == [False, False, True]
             assert len({each for each, _ in mine}) == 2
+
+
+@given(APPS, SERVICES, APPS, SERVICES)
+@example("a", "b--c", "a--b", "c")
+@example("a", "web", "a", "web--proof")
+@example("a", "web", "a", "web--blue")
+@example("a", "web", "a", "web-strip")
+def test_no_two_services_share_a_name(app: str, service: str, other_app: str, other: str):
+    """Else one of them would answer for both, or neither."""
+    assume((app, service) != (other_app, other))
+
+    def names(app: str, service: str) -> list[tuple[str, str]]:
+        told = written({service: Side(8000, ("10.201.1.3",), ("a.localhost",), "/a", True)}, app)
+        return [(kind, name) for kind, of_kind in told.items() for name in of_kind if "-mark-" not in name]
+
+    one, two = names(app, service), names(other_app, other)
+    assert len(one) == 6 + 1 + 2 + 1
+    assert not set(one) & set(two)
+
+
+def test_imms_own_proof_of_a_flip_is_not_counted():
+    """What clients were answered is compared, and a release that is proved often has no more clients."""
+    routers = written({"web": side()}, counted=True)["routers"]
+    counted = {
+        name: each["observability"]["metrics"] for name, each in routers.items() if "large" not in name
+    }
+    assert counted == {
+        name: "proof" not in each["entryPoints"] for name, each in routers.items() if name in counted
+    }
+    assert set(counted.values()) == {True, False}

@@ -533,7 +533,8 @@ def _map(variable: str, routes: Sequence[_Route], values: Mapping[_Route, str], 
 
 
 def _hold(app: str, service: str) -> str:
-    return f"imm_hold_{_word(app)}__{_word(service)}"
+    # Not "imm_...": "hold-x" is a name that an app may have.
+    return f"hold_{_word(app)}__{_word(service)}"
 
 
 def _upstream(app: str, service: str, slot: str) -> str:

@@ -217,17 +217,17 @@ def _of_app(
         side = of_service.get(slots[name]) if name in slots else None
         if side is None:
             continue
-        key = f"{structure.app}--{name}"
+        key = _key(structure.app, name)
         serving = _serving(structure.app, name, slots[name])
         services[serving] = _service(side, held.get(name) if name in held else None, key)
         transports[key] = _transport(side)
-        middlewares[f"{key}--proof"] = {
+        middlewares[f"{key}_proof"] = {
             "headers": {"customResponseHeaders": {"X-Imm-Upstream": f"{side.addresses[0]}:{side.port}"}}
         }
         strip = []
         if side.strip_path and side.path != "/":
-            middlewares[f"{key}--strip"] = {"stripPrefix": {"prefixes": [side.path]}}
-            strip = [f"{key}--strip"]
+            middlewares[f"{key}_strip"] = {"stripPrefix": {"prefixes": [side.path]}}
+            strip = [f"{key}_strip"]
         sites = " || ".join(f"Host(`{domain}`)" for domain in side.domains)
         path = f" && (Path(`{side.path}`) || PathPrefix(`{side.path}/`))" if side.path != "/" else ""
         # The longest path wins. One beneath another is longer by two characters or more: between the two is
@@ -235,21 +235,21 @@ def _of_app(
         length = len(side.path.rstrip("/"))
         rules = {"": (f"({sites}){path}", 1000 + length)}
         if default_site:
-            rules["--default"] = (f"{OWN_NAME}{path}", 500 + length)
+            rules["_default"] = (f"{OWN_NAME}{path}", 500 + length)
         for suffix, (rule, priority) in rules.items():
             common = {
                 "rule": rule,
                 "priority": priority,
                 "service": serving,
-                # It costs a tenth of the requests that Traefik can answer.
-                "observability": {"metrics": counted},
             }
             routers[f"{key}{suffix}"] = {
                 **common,
                 "entryPoints": ["web"],
                 "middlewares": ["imm-unforged@file", *strip],
+                # It costs a tenth of the requests that Traefik can answer.
+                "observability": {"metrics": counted},
             }
-            routers[f"{key}{suffix}--large"] = {
+            routers[f"{key}{suffix}_large"] = {
                 # The quicker question first.
                 "rule": f"HeaderRegexp(`Content-Length`, `{_more_than(side.max_body)}`) && ({rule})",
                 "priority": priority + 1,
@@ -257,10 +257,12 @@ def _of_app(
                 "entryPoints": ["web"],
                 "middlewares": ["imm-large@file"],
             }
-            routers[f"{key}{suffix}--proof"] = {
+            routers[f"{key}{suffix}_proof"] = {
                 **common,
                 "entryPoints": ["proof"],
-                "middlewares": [*strip, f"{key}--proof"],
+                "middlewares": [*strip, f"{key}_proof"],
+                # imm's own requests are no client's.
+                "observability": {"metrics": False},
             }
     told = {
         "routers": routers,
@@ -292,7 +294,12 @@ def _transport(side: Side) -> dict[str, Any]:
 
 def _serving(app: str, service: str, slot: Slot) -> str:
     """The name that carries the slot, so that Traefik counts two releases apart."""
-    return f"{app}--{service}--{slot}"
+    return f"{_key(app, service)}_{slot}"
+
+
+def _key(app: str, service: str) -> str:
+    # Names have no '_': no two services have a name in common here, nor has one of imm's own.
+    return f"{app}_{service}"
 
 
 def _more_than(limit: int) -> str:
