@@ -112,15 +112,23 @@ class Structure:
         )
 
 
-def conflict(mine: Structure, others: Iterable[Structure]) -> tuple[str, str, str] | None:
-    """A domain and path of mine that another app serves, with that app's name."""
-    wanted = set(mine.claims())
-    for each in others:
-        if each.app == mine.app:
-            continue
-        for domain, path in each.claims():
-            if (domain, path) in wanted:
-                return domain, path, each.app
+@dataclass(frozen=True)
+class Conflict:
+    """A domain and path that a service claims, and that another app of the host serves."""
+
+    service: str
+    domain: str
+    path: str
+    owner: str
+
+
+def conflict(mine: Structure, others: Iterable[Structure]) -> Conflict | None:
+    """The first claim of mine that another app has."""
+    taken = {claim: each.app for each in others if each.app != mine.app for claim in each.claims()}
+    for service, sides in mine.sides.items():
+        for claim in replace(mine, sides={service: sides}).claims():
+            if claim in taken:
+                return Conflict(service, *claim, owner=taken[claim])
     return None
 
 

@@ -11,7 +11,7 @@ from immutable_local.host import Host
 from immutable_local.observed import Observed
 from immutable_local.plan import Plan
 from immutable_local.release import Release
-from immutable_local.routes import Side, Slot, Structure, conflict, other
+from immutable_local.routes import Conflict, Side, Slot, Structure, conflict, other
 from immutable_local.unbroken import unbroken
 from immutable_local.undo import Undo
 
@@ -27,13 +27,13 @@ def check_claims(host: Host, found: Observed, app: App) -> None:
     refuse_conflict(conflict(claiming, host.structures()))
 
 
-def refuse_conflict(found: tuple[str, str, str] | None) -> None:
+def refuse_conflict(found: Conflict | None) -> None:
     if found is not None:
-        domain, path, owner = found
         raise ConfigError(
-            f"{domain}{path} is already served by the app {owner} of this host",
+            f"services.{found.service}.domains: {found.domain}{found.path} is already served by the app"
+            f" {found.owner} of this host",
             code="domain_taken",
-            hint=f"give the service another domain or path, or take {owner} off with imm down",
+            hint=f"give the service another domain or path, or take {found.owner} off with imm down",
         )
 
 

@@ -289,6 +289,7 @@ def test_a_domain_of_another_app_is_refused_before_anything_is_built(shared: Hos
     with host.nothing_left_over():
         outcome = host.up(thief, expect=2)
     assert outcome.error["code"] == "domain_taken"
+    assert outcome.error["message"].startswith(f"services.web.domains: {live.domain}/ ")
     assert live.name in outcome.error["message"]
     assert not any(each.get("step") == "build" for each in outcome.told)
     assert shared.get("/version", live) == "1"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from immutable_local.app import Service
-from immutable_local.routes import SLOTS, Side, Structure, conflict, other
+from immutable_local.routes import SLOTS, Conflict, Side, Structure, conflict, other
 from tests.values import NAMES, PATHS
 
 ADDRESSES = st.lists(st.ip_addresses(v=4).map(str), min_size=1, max_size=3).map(tuple)
@@ -57,22 +57,34 @@ def structure(app: str, *sides: Side) -> Structure:
 @pytest.mark.parametrize(
     ("mine", "theirs", "taken"),
     [
-        (side("a.example"), side("a.example"), ("a.example", "/", "theirs")),
-        (side("a.example", "b.example"), side("b.example"), ("b.example", "/", "theirs")),
+        (side("a.example"), side("a.example"), ("s0", "a.example", "/", "theirs")),
+        (side("a.example", "b.example"), side("b.example"), ("s0", "b.example", "/", "theirs")),
         (side("a.example"), side("b.example"), None),
         (side("a.example", path="/api"), side("a.example"), None),
-        (side("a.example", path="/api"), side("a.example", path="/api"), ("a.example", "/api", "theirs")),
+        (
+            side("a.example", path="/api"),
+            side("a.example", path="/api"),
+            ("s0", "a.example", "/api", "theirs"),
+        ),
     ],
     ids=["same", "one of two", "other domain", "other path", "same path"],
 )
 def test_a_domain_and_path_belong_to_one_app(mine: Side, theirs: Side, taken: tuple | None):
-    assert conflict(structure("mine", mine), [structure("mine", mine), structure("theirs", theirs)]) == taken
+    others = [structure("mine", mine), structure("theirs", theirs)]
+    assert conflict(structure("mine", mine), others) == (Conflict(*taken) if taken else None)
+
+
+def test_a_conflict_names_the_service_that_claims():
+    mine = structure("mine", side("a.example"), side("b.example"))
+    found = conflict(mine, [structure("theirs", side("b.example"))])
+    assert found == Conflict("s1", "b.example", "/", "theirs")
 
 
 def test_what_only_the_idle_side_would_serve_is_taken_as_well():
     """It was promised to the release that is on its way."""
     both = Structure("theirs", 1, {"web": {"blue": side("old.example"), "green": side("new.example")}}, {})
-    assert conflict(structure("mine", side("old.example")), [both]) == ("old.example", "/", "theirs")
+    found = conflict(structure("mine", side("old.example")), [both])
+    assert found == Conflict("s0", "old.example", "/", "theirs")
 
 
 def test_a_service_whose_last_side_went_is_gone_and_its_addresses_stay():
