@@ -64,7 +64,7 @@ def test_every_key_that_is_built_must_be_read(app: Reader, tmp_path: Path) -> No
         context = "."
         dockerfile = "./Dockerfile"
         target = "prod"
-        args = { PYTHON = 3.12 }
+        args = { PYTHON = "3.12", LEVEL = 2 }
         [services.web]
         port = 8000
         domains = ["Shop.Example.com", "192.168.0.7"]
@@ -123,7 +123,11 @@ def test_every_key_that_is_built_must_be_read(app: Reader, tmp_path: Path) -> No
         healthcheck=HealthCheck(command=("pg_isready", "-U", "the app")),
         read_only=False,
     )
-    assert (told.build.target, dict(told.build.args), told.keep) == ("prod", {"PYTHON": "3.12"}, 3)
+    assert (told.build.target, dict(told.build.args), told.keep) == (
+        "prod",
+        {"PYTHON": "3.12", "LEVEL": "2"},
+        3,
+    )
     assert told.build.dockerfile == "Dockerfile"
     assert from_json(to_json(told)) == told
 
@@ -149,14 +153,14 @@ def test_defaults_told_to_editors_must_be_those_of_the_app(app: Reader) -> None:
 
 def test_environment_values_may_hold_anything_that_an_environment_can(web: Callable[[str], Service]) -> None:
     told = web(
-        """environment = { A = "a\\nb", B = 'q"u', C = true, D = 5, E = 1.5, "f.g-h" = "", I = "ü=$x" }"""
+        """environment = { A = "a\\nb", B = 'q"u', C = true, D = 5, E = "1.50", "f.g-h" = "", I = "ü=$x" }"""
     )
     assert told.environment == {
         "A": "a\nb",
         "B": 'q"u',
         "C": "true",
         "D": "5",
-        "E": "1.5",
+        "E": "1.50",
         "f.g-h": "",
         "I": "ü=$x",
     }
@@ -227,10 +231,78 @@ def test_all_that_is_wrong_must_be_told_in_the_order_of_lines(app: Reader, tmp_p
         == "services.web.port: must be a whole number from 1 to 65535, not 0 (imm.toml, line 2)"
     )
     assert refused.details == [
-        "services.web.prot: unknown key, did you mean port? (imm.toml, line 3)",
-        "release.keep: must be a whole number from 1 to 100, not a string (imm.toml, line 5)",
-        "name: is missing (imm.toml)",
+        "services.web.prot: unknown key, did you mean port? (imm.toml, line 3); correct it, or remove it",
+        "release.keep: must be a whole number from 1 to 100, not a string (imm.toml, line 5); write 5",
+        "name: is missing (imm.toml); add it: the app's name: a-z, 0-9, '-', 1 to 40, starts with a letter",
     ]
+    assert refused.hint.startswith("services.web.port: correct it: what the process listens on")
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ('replicas = "2"', "write 2"),
+        ('read_only = "true"', "write true"),
+        ('cpus = "1.5"', "write 1.5"),
+        ('domains = "a.example"', 'write ["a.example"]'),
+        ("user = 1000", 'write "1000"'),
+        ("drain = 30", 'write "30s"'),
+        ('drain = "30"', 'write "30s"'),
+        ('memory = "512"', 'write "512m"'),
+    ],
+)
+def test_what_is_proposed_must_be_accepted(web: Callable[[str], Service], line: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        web(line)
+    assert refused.value.hint == hint
+    assert web(f"{line.partition('=')[0]} = {hint.removeprefix('write ')}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "replicas = 0",
+        "replicas = 51",
+        "drain = -5",
+        "drain = nan",
+        "drain = 1e300",
+        "memory = 1e9",
+        "cpus = 0",
+        "path = 1",
+        "user = 3000000000",
+        'domains = "http://a.example"',
+        'cap_add = ["FOO"]',
+    ],
+)
+def test_where_nothing_can_be_proposed_the_meaning_must_be_told(
+    web: Callable[[str], Service], line: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        web(line)
+    meaning = SERVICE.schema["properties"][line.partition(" ")[0]]["description"]
+    assert refused.value.hint == f"correct it: {meaning}"
+
+
+@pytest.mark.parametrize("line", ["foo = 1", "restart = true", "depends_on = []", "retries = 3"])
+def test_a_key_that_is_like_no_other_must_be_told_those_that_are(
+    web: Callable[[str], Service], line: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        web(line)
+    assert refused.value.hint.startswith("known here: port, domains, ")
+    assert "max_age" not in refused.value.hint
+
+
+@pytest.mark.parametrize("number", ["3.10", "1e3", "0.1", "nan"])
+def test_numbers_that_toml_would_change_must_be_written_in_quotes(
+    web: Callable[[str], Service], number: str
+) -> None:
+    for told in (f"environment = {{ A = {number} }}", f"[build]\nargs = {{ A = {number} }}"):
+        with pytest.raises(ConfigError) as refused:
+            web(told)
+        assert "A: must be a string" in refused.value.message
+        assert "in quotes" in refused.value.hint
+    assert web(f'environment = {{ A = "{number}" }}').environment["A"] == number
 
 
 # Files that are not what they should be

@@ -203,8 +203,10 @@ def _config_error(wrong: Wrong, text: str, name: str) -> ConfigError:
     lines = key_lines(text)
     findings = sorted(wrong.findings, key=lambda finding: nearest(lines, finding.path) or math.inf)
     first, *others = findings
-    details = [_told(each, lines, name) for each in others[:MOST_DETAILS]]
-    return ConfigError(_told(first, lines, name), code=first.code, hint=first.hint, details=details)
+    details = [f"{_told(each, lines, name)}; {each.hint}" for each in others[:MOST_DETAILS]]
+    # Behind the details of others it would say nothing of what it is about.
+    hint = f"{_told_path(first.path)}: {first.hint}" if others else first.hint
+    return ConfigError(_told(first, lines, name), code=first.code, hint=hint, details=details)
 
 
 def _told(finding: Finding, lines: Mapping[KeyPath, int], name: str) -> str:

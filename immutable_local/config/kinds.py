@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from typing import Any, Generic, TypeVar
 
@@ -21,10 +23,14 @@ LONGEST_TEXT = 4096
 
 @dataclass(frozen=True)
 class Kind(Generic[T]):
-    """`read` turns what tomllib gave into a checked value, or raises `Wrong`."""
+    """`read` turns what tomllib gave into a checked value, or raises `Wrong`.
+
+    `unit`: what a number in this place most likely is in.
+    """
 
     read: Callable[[object], T]
     schema: Schema
+    unit: str = ""
 
     def then(self, step: Callable[[T], U]) -> Kind[U]:
         """The same kind to editors, with one more step of reading."""
@@ -40,7 +46,7 @@ def text(must_be: str, pattern: str, *, most: int = LONGEST_TEXT, hint: str = ""
 
     def read(value: object) -> str:
         if not isinstance(value, str):
-            raise mismatch(must_be, value, quoted(value) or hint)
+            raise mismatch(must_be, value)
         if len(value) > most:
             raise Wrong(Finding(f"must be {must_be} of {most} characters at most, not {len(value)}", hint))
         if not whole_pattern.fullmatch(value):
@@ -56,7 +62,7 @@ def whole(least: int, most: int) -> Kind[int]:
 
     def read(value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
-            raise mismatch(must_be, value, _without_quotes(value))
+            raise mismatch(must_be, value)
         if not least <= value <= most:
             raise Wrong(Finding(f"must be {must_be}, not {shown(value)}"))
         return value
@@ -70,7 +76,7 @@ def number(least: float, most: float) -> Kind[float]:
 
     def read(value: object) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise mismatch(must_be, value, _without_quotes(value))
+            raise mismatch(must_be, value)
         if not least <= value <= most:  # also false of nan
             raise Wrong(Finding(f"must be {must_be}, not {shown(value)}"))
         return float(value)
@@ -80,7 +86,7 @@ def number(least: float, most: float) -> Kind[float]:
 
 def _truth(value: object) -> bool:
     if not isinstance(value, bool):
-        raise mismatch("true or false", value, _without_quotes(value))
+        raise mismatch("true or false", value)
     return value
 
 
@@ -108,13 +114,13 @@ def duration(least: float, most: float) -> Kind[float]:
 
     def read(value: object) -> float:
         if not isinstance(value, str):
-            raise mismatch("a time with its unit", value, quoted(value, "s"))
+            raise mismatch("a time with its unit", value)
         amount = units.seconds(form.read(value))
         if not least <= amount <= most:
             raise Wrong(Finding(f"must be a time {bounds}, not {shown(value)}"))
         return amount
 
-    return Kind(read, form.schema)
+    return Kind(read, form.schema, unit="s")
 
 
 def size(least: int, most: int) -> Kind[int]:
@@ -130,7 +136,8 @@ def size(least: int, most: int) -> Kind[int]:
             raise Wrong(Finding(f"must be a size {bounds}, not {shown(value)}", hint))
         return amount
 
-    return Kind(read, {"anyOf": [{"type": "integer", "minimum": least, "maximum": most}, form.schema]})
+    either = {"anyOf": [{"type": "integer", "minimum": least, "maximum": most}, form.schema]}
+    return Kind(read, either, unit="m")
 
 
 def meant(word: str, known: Iterable[str]) -> str:
@@ -166,12 +173,33 @@ def _type_of(value: object) -> str:
     return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)
 
 
-def quoted(value: object, unit: str = "") -> str:
-    """The advice to write a number as a string; "" for what isn't one, or is absurd."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) >= 10**18:
-        return ""
-    return f'write "{shown(value)}{unit}"'
+def advised(kind: Kind[T], value: object, otherwise: str = "") -> T:
+    """The value, read. What is wrong with it has a hint: its own, else how to write it, else `otherwise`."""
+    try:
+        return kind.read(value)
+    except Wrong as wrong:
+        written = _written(kind, value) or otherwise
+        # What lies deeper isn't mended by writing all of it in another way.
+        hints = [each.hint or (otherwise if each.path else written) for each in wrong.findings]
+        told = zip(wrong.findings, hints, strict=True)
+        raise Wrong(*(replace(finding, hint=hint) for finding, hint in told)) from None
 
 
-def _without_quotes(value: object) -> str:
-    return "write it without quotes" if isinstance(value, str) else ""
+def _written(kind: Kind[Any], value: object) -> str:
+    """The advice to write a value in another way, which the kind takes; "" where there is none."""
+    for other in _meanings(value, kind.unit):
+        with suppress(Wrong):
+            kind.read(other)
+            return f"write {json.dumps(other, ensure_ascii=False)}"
+    return ""
+
+
+def _meanings(value: object, unit: str) -> list[object]:
+    """What somebody may have meant: the same without quotes, in quotes, with a unit, or as an array."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 10**18:
+        return [str(value), f"{value}{unit}"]
+    if not isinstance(value, str) or len(value) > 80 or not value.isprintable():
+        return []
+    if re.fullmatch(r"(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?", value):
+        return [float(value) if "." in value else int(value), f"{value}{unit}", [value]]
+    return [value == "true" if value in ("true", "false") else [value]]

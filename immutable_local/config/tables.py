@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from immutable_local.config.findings import Finding, Findings, Wrong
-from immutable_local.config.kinds import Kind, Schema, meant, mismatch, quoted, shown
+from immutable_local.config.kinds import Kind, Schema, advised, meant, mismatch, shown
 
 T = TypeVar("T")
 
@@ -33,14 +33,14 @@ def list_of(kind: Kind[T], *, least: int = 0, most: int = MOST_ENTRIES) -> Kind[
 
     def read(value: object) -> tuple[T, ...]:
         if not isinstance(value, list):
-            raise mismatch("an array", value, f"write [{shown(value)}]" if isinstance(value, str) else "")
+            raise mismatch("an array", value)
         if not least <= len(value) <= most:
             raise Wrong(Finding(f"must have from {least} to {most} entries, not {len(value)}"))
         findings = Findings()
         entries: list[T] = []
         for position, each in enumerate(value):
             with findings.at(position):
-                entry = kind.read(each)
+                entry = advised(kind, each)
                 if entry in entries:
                     raise Wrong(Finding(f"{shown(each)} is there twice", "remove one of them"))
                 entries.append(entry)
@@ -60,7 +60,7 @@ def _words(value: object) -> tuple[str, ...]:
         raise mismatch("an array of strings, or a string", value)
     for word in value:
         if not isinstance(word, str):
-            raise mismatch("words that are strings", word, quoted(word))
+            raise mismatch("words that are strings", word, "write it in quotes")
         if "\0" in word or len(word.encode()) > LONGEST_ENTRY:
             raise Wrong(Finding(_TOO_MUCH))
     if not value or not value[0] or len(value) > MOST_ENTRIES:
@@ -91,10 +91,11 @@ def _entries(value: object) -> dict[str, str]:
     for name, each in value.items():
         with findings.at(name):
             if not re.fullmatch(ENTRY_NAME, name):
-                raise Wrong(Finding("a name must have no '=', no white space and no control characters"))
+                what = "a name must have no '=', no white space and no control characters"
+                raise Wrong(Finding(what, "correct the name"))
             entries[name] = _entry(each)
             if "\0" in entries[name] or len(f"{name}={entries[name]}".encode()) > LONGEST_ENTRY:
-                raise Wrong(Finding(_TOO_MUCH))
+                raise Wrong(Finding(_TOO_MUCH, "what is larger belongs in the image, a volume or a secret"))
     findings.settle()
     return entries
 
@@ -103,10 +104,14 @@ def _entry(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        raise Wrong(Finding("must be a number of 64 bits, or a string"))
-    if isinstance(value, str | int | float):
+        raise Wrong(Finding("must be a number of 64 bits, or a string", "write the value in quotes"))
+    if isinstance(value, float):
+        # TOML's 3.10 is 3.1, and its 1e3 is 1000.0: what was written is gone.
+        what = "must be a string, a whole number, true or false, not a number with a fraction"
+        raise Wrong(Finding(what, 'write it in quotes, as in "3.10"'))
+    if isinstance(value, str | int):
         return str(value)
-    raise mismatch("a string, a number, true or false", value, "write the value in quotes")
+    raise mismatch("a string, a whole number, true or false", value, "write the value in quotes")
 
 
 ENTRIES: Kind[dict[str, str]] = Kind(
@@ -114,7 +119,7 @@ ENTRIES: Kind[dict[str, str]] = Kind(
     {
         "type": "object",
         "propertyNames": {"pattern": f"^{ENTRY_NAME}$"},
-        "additionalProperties": {"type": ["string", "number", "boolean"]},
+        "additionalProperties": {"type": ["string", "integer", "boolean"]},
         "maxProperties": MOST_ENTRIES,
     },
 )
@@ -122,6 +127,8 @@ ENTRIES: Kind[dict[str, str]] = Kind(
 
 def table(keys: Mapping[str, Key], other_words: Mapping[str, str] | None = None) -> Kind[dict[str, Any]]:
     """A table with these keys and no others. `other_words`: what people write who mean one of them."""
+    correct = "correct it, or remove it"
+    known = f"known here: {', '.join(name for name, key in keys.items() if not key.later)}"
 
     def read(value: object) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -133,11 +140,11 @@ def table(keys: Mapping[str, Key], other_words: Mapping[str, str] | None = None)
                 if name not in keys:
                     word = (other_words or {}).get(name)
                     suggestion = f", did you mean {word}?" if word else meant(name, keys)
-                    raise Wrong(Finding(f"unknown key{suggestion}"))
+                    raise Wrong(Finding(f"unknown key{suggestion}", correct if suggestion else known))
                 if keys[name].later:
                     hint = "remove it: this version of imm can't do it, and won't ignore it"
                     raise Wrong(Finding("not supported yet", hint, code="not_supported"))
-                given[name] = keys[name].kind.read(each)
+                given[name] = advised(keys[name].kind, each, f"correct it: {keys[name].meaning}")
         for name, key in keys.items():
             if key.required and name not in value:
                 with findings.at(name):
