@@ -223,8 +223,9 @@ def roll_out(
         if live.counted:
             watch.counted_to_the_end(at, live)
         counted = watch.counts(at, live.slots) if watched else {}
+        proofs = flip.proofs(release, plan, routes, at.host.structures())
         at.host.proxy.point(session, at.app, live.slots, (), live.to_json())
-        at.host.proxy.confirm(session, flip.proofs(release, plan, routes))
+        at.host.proxy.confirm(session, proofs)
         # Not before the proof: should it fail, what waits goes on to the old instance.
         parking.release(at.host, routes, live.slots, held)
 

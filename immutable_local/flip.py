@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import posixpath
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from urllib.parse import unquote
 
 from immutable_local import drain
 from immutable_local.app import Service
@@ -40,31 +42,49 @@ def next_live(
     return Live(release.number, release.identity, release.image, since, services, git, counted=counted)
 
 
-def proofs(release: Release, plan: Plan, structure: Structure) -> list[Flip]:
+def proofs(release: Release, plan: Plan, structure: Structure, others: Sequence[Structure]) -> list[Flip]:
     """A request for each service that moves, which one of its new instances must answer."""
-    return proofs_of(release, {each.service: each.slot for each in plan.moving}, structure)
+    return proofs_of(release, {each.service: each.slot for each in plan.moving}, structure, others)
 
 
-def proofs_of(release: Release, slots: Mapping[str, Slot], structure: Structure) -> list[Flip]:
-    """A request for each of these services, which an instance at its slot must answer."""
+def proofs_of(
+    release: Release, slots: Mapping[str, Slot], structure: Structure, others: Sequence[Structure] = ()
+) -> list[Flip]:
+    """A request for each of these services, which an instance at its slot must answer.
+
+    `others`: the routes of the other apps, which may serve paths beneath one of these services' own.
+    """
+    claims = [claim for each in (structure, *others) for claim in each.claims()]
     flips = []
     for name, slot in slots.items():
         service = release.app.service(name)
         if service.takes_traffic:
             side = structure.sides[name][slot]
+            domain = side.domains[0]
+            prefixes = {prefix for claimed, prefix in claims if claimed == domain}
             timeout = min(service.healthcheck.timeout, CONFIRM_TIMEOUT_SECONDS)
             answering = tuple(f"{address}:{side.port}" for address in side.addresses)
-            flips.append(Flip(service.name, answering, side.domains[0], _public_path(service), timeout))
+            flips.append(Flip(service.name, answering, domain, _public_path(service, prefixes), timeout))
     return flips
 
 
-def _public_path(service: Service) -> str:
-    """The path outside, through the proxy, of what the health check asks inside."""
+def _public_path(service: Service, prefixes: Collection[str]) -> str:
+    """The path outside, through the proxy, of what the health check asks inside.
+
+    The service's own path where that leads elsewhere: outside of it, or to a longer one of `prefixes`.
+    """
     asked = service.healthcheck.path or "/"
     if service.strip_path:
-        return service.path.rstrip("/") + asked
-    inside = service.path in ("/", asked) or asked.startswith(service.path + "/")
-    return asked if inside else service.path
+        asked = service.path.rstrip("/") + asked
+    sent = asked.partition("?")[0]
+    # Proxies go by what a path means, or by how it is spelled.
+    spelled = (sent, posixpath.normpath(unquote(sent)))
+    return asked if all(_longest(prefixes, each) == service.path for each in spelled) else service.path
+
+
+def _longest(prefixes: Collection[str], path: str) -> str:
+    beneath = [each for each in prefixes if f"{path}/".startswith(f"{each.rstrip('/')}/")]
+    return max(beneath, key=len, default="")
 
 
 def point_back(at: Deployment, release: Release, plan: Plan, held: Sequence[str]) -> None:
