@@ -102,7 +102,8 @@ SERVICE = table(
             list_of(values.TMPFS), "paths that can be written, in memory, and lost with the instance"
         ),
         "cap_add": Key(
-            list_of(values.CAPABILITY), "capabilities of Linux to keep; everything is dropped by default"
+            list_of(values.CAPABILITY),
+            "capabilities of Linux beside the default: none, with an image of its own Docker's",
         ),
         "memory": Key(size(6 << 20, 16 << 40), 'the most memory an instance may use: "512m"'),
         "cpus": Key(number(0.01, 1024), "the most processors an instance may use: 1.5"),
