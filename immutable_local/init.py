@@ -6,11 +6,12 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 from immutable_local import dockerfile
 from immutable_local.config.findings import Wrong
+from immutable_local.config.tables import MOST_TABLES
 from immutable_local.config.values import MOUNT, name_from
 from immutable_local.dockerfile import Instruction
 from immutable_local.errors import UsageError
@@ -53,7 +54,7 @@ def propose(folder: Path, file: str = "imm.toml") -> str:
     chosen, others = _choose_dockerfile(names)
     stage = dockerfile.final_stage(_text(folder / chosen))
     port, why = _port(stage)
-    volumes = list(_volumes(stage))
+    volumes = list(islice(_volumes(stage), MOST_TABLES))
 
     web: list[tuple[str, str]] = [(f"port = {port}", why)]
     if volumes:
@@ -160,6 +161,7 @@ def _port(stage: list[Instruction]) -> tuple[int, str]:
 def _volumes(stage: list[Instruction]) -> Iterator[tuple[str, str]]:
     """A name and a path for each VOLUME that can be a named volume."""
     taken: set[str] = set()
+    mounted: set[str] = set()
     paths = dict.fromkeys(
         path for each in stage if each.word == "VOLUME" for path in dockerfile.words(each.rest)
     )
@@ -170,7 +172,10 @@ def _volumes(stage: list[Instruction]) -> Iterator[tuple[str, str]]:
             mount = MOUNT.read(f"{name}:{path}")
         except Wrong:
             continue
+        if mount.path in mounted:  # /data and /data/ are one
+            continue
         taken.add(name)
+        mounted.add(mount.path)
         yield mount.volume, mount.path
 
 

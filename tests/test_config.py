@@ -417,8 +417,27 @@ def test_a_wrong_entry_must_be_told_with_its_file_and_the_line_of_imm_toml(
         with pytest.raises(ConfigError) as refused:
             app(SHORTEST + 'env_file = ["prod.env"]\n')
         assert f"services.web.env_file[0]: {expected}" in refused.value.message
-    (tmp_path / "prod.env").write_bytes(b"A=\xff\n")
-    assert '"prod.env" is not UTF-8' in refusal(tmp_path / "imm.toml").message
+
+
+def test_a_file_of_entries_may_start_with_a_byte_order_mark(app: Reader, tmp_path: Path) -> None:
+    (tmp_path / "prod.env").write_bytes(b"\xef\xbb\xbfA=1\r\n")
+    assert app(SHORTEST + 'env_file = ["prod.env"]\n').service("web").environment == {"A": "1"}
+
+
+def test_a_file_of_entries_that_cannot_be_read_must_be_told_what_to_do_about_it(
+    app: Reader, tmp_path: Path
+) -> None:
+    (tmp_path / "utf-16.env").write_text("A=1\n", encoding="utf-16")
+    (tmp_path / "folder.env").mkdir()
+    for name, what, hint in [
+        ("gone.env", 'there is no "gone.env"', "write the file, or correct its name"),
+        ("utf-16.env", '"utf-16.env" is not UTF-8', "save it as UTF-8"),
+        ("folder.env", '"folder.env" is a folder', "name a file of KEY=value lines"),
+    ]:
+        with pytest.raises(ConfigError) as refused:
+            app(SHORTEST + f'env_file = ["{name}"]\n')
+        assert what in refused.value.message
+        assert refused.value.hint == hint
 
 
 @given(st.text())
@@ -450,6 +469,7 @@ def test_quoted_entries_must_come_back_as_they_were(told: dict[str, str]) -> Non
 )
 def test_times_must_be_in_seconds(text: str, amount: float) -> None:
     assert units.seconds(text) == amount
+    assert isinstance(units.seconds(text), float)
 
 
 @pytest.mark.parametrize("text", ["", "5", "s", "-1s", "1 s", "1S", "1w", "1s,", "1e3s", "١s"])

@@ -118,6 +118,16 @@ def test_volumes_must_get_names_of_their_own(proposed: Proposal) -> None:
     assert all(volume.writers == "one" for volume in app.volumes)
 
 
+def test_one_path_told_twice_must_be_mounted_once(proposed: Proposal) -> None:
+    app = proposed('FROM alpine\nVOLUME ["/data", "/data/", "/var//data"]\nVOLUME /var/data\n')
+    assert app.service("web").volumes == (Mount("data", "/data"), Mount("data-2", "/var/data"))
+
+
+def test_no_more_volumes_than_an_app_may_have_must_be_proposed(proposed: Proposal) -> None:
+    app = proposed("FROM alpine\nVOLUME " + " ".join(f"/d/{n}" for n in range(80)) + "\n")
+    assert len(app.volumes) == len(app.service("web").volumes) == 50
+
+
 def test_a_healthcheck_of_the_image_must_be_told(folder: Path, proposed: Proposal) -> None:
     proposed("FROM alpine\nHEALTHCHECK --interval=5s \\\n  # why\n  CMD true\n")
     assert "# default: the HEALTHCHECK in Dockerfile" in propose(folder)

@@ -36,7 +36,12 @@ def read(path: Path, to_build: bool = True) -> App:
 
     Raises `ConfigError`, and nothing else, whatever the file holds.
     """
-    text = _text(path, what=path.name or str(path))
+    text = _text(
+        path,
+        what=path.name or str(path),
+        if_absent="run imm init to write one, or name it: imm -f FILE",
+        if_no_file="name the file itself: imm -f FOLDER/imm.toml",
+    )
     told = _parsed(text, path.name)
     try:
         return _app(told, path.parent, to_build)
@@ -54,24 +59,22 @@ def check_secret_name(name: str) -> None:
         ) from None
 
 
-def _text(path: Path, *, what: str) -> str:
+def _text(path: Path, *, what: str, if_absent: str, if_no_file: str) -> str:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             kind = "a folder" if path.is_dir() else "not a regular file"
-            raise ConfigError(f"{what} is {kind}", hint="name the file itself: imm -f FOLDER/imm.toml")
+            raise ConfigError(f"{what} is {kind}", hint=if_no_file)
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        hint = "run imm init to write one, or name it: imm -f FILE"
-        raise ConfigError(f"there is no {what} in {shown(str(path.parent.absolute()))}", hint=hint) from None
+        folder = shown(str(path.parent.absolute()))
+        raise ConfigError(f"there is no {what} in {folder}", hint=if_absent) from None
     except (OSError, ValueError) as refused:
         reason = getattr(refused, "strerror", None) or str(refused)
         raise ConfigError(f"{what} can't be read: {reason}", hint="check its permissions") from refused
     if len(content) > MOST_BYTES:
         hint = "is this the right file?"
         raise ConfigError(f"{what} is larger than {MOST_BYTES // 1_000_000} MB", hint=hint)
-    if content.startswith(b"\xef\xbb\xbf"):
-        raise ConfigError(f"{what} starts with a byte order mark", hint="save it as UTF-8 without BOM")
     try:
         return content.decode()
     except UnicodeDecodeError as undecodable:
@@ -80,6 +83,8 @@ def _text(path: Path, *, what: str) -> str:
 
 
 def _parsed(text: str, name: str) -> dict[str, Any]:
+    if text.startswith("\ufeff"):
+        raise ConfigError(f"{name} starts with a byte order mark", hint="save it as UTF-8 without BOM")
     hint = "https://toml.io shows how TOML is written; strings are in quotes"
     try:
         return tomllib.loads(text)
@@ -129,10 +134,15 @@ def _service(name: str, given: Mapping[str, Any], files: Sequence[str], *, app: 
 def _environment_in(file: str, folder: Path) -> dict[str, str]:
     path = _inside(folder, file)
     try:
-        text = _text(path, what=shown(file))
+        text = _text(
+            path,
+            what=shown(file),
+            if_absent="write the file, or correct its name",
+            if_no_file="name a file of KEY=value lines",
+        )
         return ENTRIES.read(env_file.entries(text))
     except ConfigError as refused:
-        raise Wrong(Finding(refused.message, "write the file, or correct its name")) from None
+        raise Wrong(Finding(refused.message, refused.hint)) from None
     except Wrong as wrong:
         # An entry of the file has no line in imm.toml: its name goes into the text.
         raise Wrong(*(_inlined(finding, shown(file)) for finding in wrong.findings)) from None

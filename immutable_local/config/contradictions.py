@@ -14,14 +14,26 @@ MOST_INSTANCES = 60
 # Linux gives a process 2 MiB for its environment and arguments; and it is sealed into a label.
 MOST_ENVIRONMENT_BYTES = 256 * 1024
 
+_OF_REQUESTS = (
+    "domains",
+    "path",
+    "strip_path",
+    "drain",
+    "hold",
+    "hold_requests",
+    "max_body",
+    "response_timeout",
+)
+
 
 def between_keys(given: Mapping[str, Any]) -> None:
     """Within one service, as the file gives it."""
     findings = Findings()
-    for key in ("domains", "path", "strip_path", "max_body", "response_timeout"):
+    for key in _OF_REQUESTS:
         with findings.at(key):
             if key in given and "port" not in given:
-                raise Wrong(Finding("a service without a port takes no traffic", "add its port"))
+                hint = "add its port, or remove the key"
+                raise Wrong(Finding("a service without a port takes no traffic", hint))
     with findings.at("healthcheck", "path"):
         if "healthcheck" in given and given["healthcheck"].path is not None and "port" not in given:
             hint = 'add the port, or check with healthcheck = { command = ["..."] }'

@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 LONGEST_ENTRY = 131_071  # bytes in one argument or NAME=value: MAX_ARG_STRLEN of Linux, without its final NUL
 MOST_ENTRIES = 1000
+MOST_TABLES = 50
 _TOO_MUCH = f"must have no NUL character, and {LONGEST_ENTRY} bytes at most"
 
 
@@ -163,7 +164,9 @@ def table(keys: Mapping[str, Key], other_words: Mapping[str, str] | None = None)
     )
 
 
-def tables(name_kind: Kind[str], kind: Kind[T], *, least: int = 0, most: int = 50) -> Kind[dict[str, T]]:
+def tables(
+    name_kind: Kind[str], kind: Kind[T], *, least: int = 0, most: int = MOST_TABLES
+) -> Kind[dict[str, T]]:
     """A table of tables whose names the author chooses."""
 
     def read(value: object) -> dict[str, T]:

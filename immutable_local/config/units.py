@@ -17,7 +17,7 @@ def seconds(text: str) -> float:
         raise ValueError(f"{text!r} is not a time")
     parts = re.findall(r"([0-9.]+)([a-z]+)", text)
     # Rounded to what the smallest unit can say, or 1.1 s and 1100 ms would make two releases.
-    return round(sum(float(number) * _SECONDS[unit] for number, unit in parts), 6)
+    return round(sum((float(number) * _SECONDS[unit] for number, unit in parts), 0.0), 6)
 
 
 def told_seconds(amount: float) -> str:

@@ -122,12 +122,12 @@ def _mount(value: object) -> Mount:
     if not isinstance(value, str):
         raise mismatch('a string like "data:/data"', value)
     source, _, target = value.partition(":")
-    path, _, mode = target.partition(":")
+    path, colon, mode = target.partition(":")
     how = 'write "NAME:/path"'
     if re.match(r"[/.~]|[A-Za-z]:\\", value) or "/" in source or "\\" in source:
         hint = f"{how}: a host's path would tie the release to one machine"
         raise Wrong(Finding(f"must mount a named volume, not the host path {shown(source)}", hint))
-    if not path:
+    if not path or (colon and not mode):
         raise Wrong(Finding(f"must be a volume and a path in the container, not {shown(value)}", how))
     if mode:
         raise Wrong(Finding(f"the mode {shown(mode)} is not supported yet", how, code="not_supported"))
