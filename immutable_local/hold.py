@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from immutable_local import drain, parking
 from immutable_local import labels as label
+from immutable_local.app import Service
 from immutable_local.deployment import Deployment
 from immutable_local.engine import Container
 from immutable_local.observed import observe
 from immutable_local.plan import Plan
+from immutable_local.routes import Slot
 from immutable_local.sweep import let_go
 from immutable_local.unbroken import side_by_side
 from immutable_local.undo import Undo
+
+# A part of `hold` is for what is in flight, the rest for the old instance to stop and the new one to boot.
+DRAIN_IN_HOLD = 3
 
 
 def make_room(at: Deployment, plan: Plan, undo: Undo) -> tuple[str, ...]:
@@ -31,7 +37,7 @@ def make_room(at: Deployment, plan: Plan, undo: Undo) -> tuple[str, ...]:
         holding = replace(live, held=held)
         at.host.proxy.point(at.host.session, at.app, live.slots, held, holding.to_json())
         slots = {name: live.services[name].slot for name in held}
-        drain.wait_until_idle(at.host, at.app, slots, waiting, at.tell)
+        _drain(at, slots, waiting)
     with at.tell.step("stop_old"):
         parking.stopping(at.host, at.app, waiting)
         names = {name for each in plan.stop_first for name in live.services[each].instances}
@@ -46,6 +52,27 @@ def make_room(at: Deployment, plan: Plan, undo: Undo) -> tuple[str, ...]:
         # The engine goes on stopping what it was asked to stop: only what has stopped can be started again.
         side_by_side(stop, [each for each in at.found.containers if each.name in names and each.running])
     return held
+
+
+def _drain(at: Deployment, slots: Mapping[str, Slot], waiting: Sequence[Service]) -> None:
+    """Requests wait already while others end: those get what the ones that wait can spare."""
+    bounded = [replace(each, drain=drain_of(each)) for each in waiting]
+    drain.wait_until_idle(at.host, at.app, slots, bounded, at.tell)
+    shorter = {each.name: slots[each.name] for each in waiting if drain_of(each) < each.drain}
+    cut = at.host.proxy.busy(at.host.session, at.app, shorter, 0.0)
+    if cut:
+        at.tell.warn(
+            f"{', '.join(cut)}: cut before `drain` was over, at a third of `hold`, so that the requests that"
+            " wait meanwhile are answered in time; a longer `hold` gives both more"
+        )
+
+
+def drain_of(service: Service) -> float:
+    """How long what is in flight to one writer may go on, in seconds: no longer than a third of `hold`.
+
+    With a `hold` of zero nothing waits, and nobody is kept waiting by the whole `drain`.
+    """
+    return min(service.drain, service.hold / DRAIN_IN_HOLD) if service.hold else service.drain
 
 
 def start_again(at: Deployment) -> None:

@@ -134,6 +134,23 @@ class TestOneWriter:
         assert turned_away.text.startswith("503: ")
         assert host.get("/version") == "3"
 
+    def test_a_stream_that_does_not_end_is_cut_in_time_for_the_requests_that_wait(
+        self, host: Host, app: Project
+    ):
+        """It would get the whole `drain`, and what waits would be told 503 before the old instance stops."""
+        host.up(app.version("1", hold="9s", drain="12s"))
+        stream = host.connection()
+        stream.request("GET", "/stream?60", headers={"Host": app.domain})
+        answer = stream.getresponse()
+        assert answer.readline() == b"1\n"
+        with Load(host, app) as load:
+            outcome = host.up(app.version("2"))
+        assert load.lost == []
+        assert load.answers == ["1", "2"]
+        assert "web: cut before `drain` was over" in outcome.stderr
+        assert b"end" not in answer.read()
+        stream.close()
+
     def test_revert_stops_first_too(self, host: Host, app: Project):
         host.up(app.version("2"))
         assert host.revert(app).states("stop_old") == ["done"]
