@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import select
 import socket
 import subprocess
 import sys
@@ -12,24 +13,29 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from immutable_local.sidecar import parking
 
 PATIENCE_SECONDS = 20.0
+pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="the sidecar runs on Linux")
 
 
 class Instance(http.server.ThreadingHTTPServer):
-    """Answers with its name."""
+    """Answers with its name, and counts what it was asked."""
 
     name = b""
+    asked = 0
+    request_queue_size = 256
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
     server: Instance
 
     def do_GET(self) -> None:
+        self.server.asked += 1
         self.send_response(200)
         self.end_headers()
         self.wfile.write(self.server.name)
@@ -39,16 +45,23 @@ class Answering(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def instance(name: bytes = b"old") -> Iterator[int]:
+def server(name: bytes = b"old") -> Iterator[Instance]:
     """A server on a port of the loopback."""
     server = Instance(("127.0.0.1", 0), Answering)
     server.name = name
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield server.server_address[1]
+        yield server
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def instance(name: bytes = b"old") -> Iterator[int]:
+    """The port of a server."""
+    with server(name) as running:
+        yield running.server_address[1]
 
 
 class Parked:
@@ -60,11 +73,14 @@ class Parked:
         back: list[tuple[str, int]],
         seconds: float = PATIENCE_SECONDS,
         tcp: bool = False,
+        most: int = 10,
+        files: str = "",
     ) -> None:
         self.path = folder / "app.web"
-        asked = {"path": str(self.path), "seconds": seconds, "most": 10, "tcp": tcp, "back": back}
+        asked = {"path": str(self.path), "seconds": seconds, "most": most, "tcp": tcp, "back": back}
+        program = [sys.executable, "-ISB", parking.__file__, json.dumps(asked)]
         self.process = subprocess.Popen(
-            [sys.executable, "-ISB", parking.__file__, json.dumps(asked)],
+            ["sh", "-c", f'{files} exec "$@"', "sh", *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -107,7 +123,7 @@ def assert_waits(client: socket.socket, seconds: float) -> None:
 def begin(tmp_path: Path):
     begun: list[Parked] = []
 
-    def begin(back: list[tuple[str, int]], **more: float) -> Parked:
+    def begin(back: list[tuple[str, int]], **more: Any) -> Parked:
         begun.append(Parked(tmp_path, back, **more))
         return begun[-1]
 
@@ -206,3 +222,79 @@ def test_one_that_ends_late_leaves_its_successors_door_open(begin, tcp: bool):
         waiting = later.request()
         later.tell(to=[("127.0.0.1", new)])
         assert answer(waiting).endswith(b"new")
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["socket", "port"])
+def test_who_gave_up_makes_room_and_what_it_asked_for_is_never_done(begin, tcp: bool):
+    """Clients that try again would fill it with what nobody waits for, and all of that would run at the end."""
+    with server(b"new") as new:
+        parked = begin([], tcp=tcp, most=3)
+        for _ in range(20):
+            for each in [parked.request() for _ in range(3)]:
+                each.close()
+        waiting = [parked.request() for _ in range(3)]
+        for each in waiting:
+            assert_waits(each, 0.1)
+        assert answer(parked.request()).startswith(b"HTTP/1.1 503 ")
+        parked.tell(to=[new.server_address])
+        assert [answer(each)[-3:] for each in waiting] == [b"new"] * 3
+        assert new.asked == 3
+
+
+def test_who_only_ended_its_own_half_still_gets_its_answer(begin):
+    """It has said all it wanted, and waits for the answer."""
+    with instance(b"new") as new:
+        parked = begin([])
+        waiting = parked.request()
+        waiting.shutdown(socket.SHUT_WR)
+        assert_waits(waiting, 0.3)
+        parked.tell(to=[("127.0.0.1", new)])
+        assert answer(waiting).endswith(b"new")
+
+
+def test_more_wait_than_the_soft_limit_on_files_allows(begin):
+    """Newer engines give containers a soft limit of 1024, where 1000 that wait need 2000 when they go on."""
+    with instance(b"new") as new:
+        parked = begin([], most=60, files="ulimit -Sn 40; ulimit -Hn 1024;")
+        waiting = [parked.request() for _ in range(60)]
+        assert_waits(waiting[-1], 0.3)
+        parked.tell(to=[("127.0.0.1", new)])
+        assert [answer(each)[-3:] for each in waiting] == [b"new"] * 60
+
+
+def test_at_the_hard_limit_on_files_nobody_is_cut_and_it_goes_on(begin):
+    """Who finds no room is told 503, who finds it waits; and both still work afterwards."""
+    with instance(b"new") as new:
+        parked = begin([], most=1000, files="ulimit -n 64;")
+        waiting = [parked.request() for _ in range(200)]
+        first = waiting[0]
+        assert_waits(first, 0.3)
+        parked.tell(to=[("127.0.0.1", new)])
+        answers = [answer(each) for each in waiting]
+        assert answers[0].endswith(b"new")
+        assert {each.split()[1] for each in answers} == {b"200", b"503"}
+        assert answer(parked.request()).endswith(b"new")
+
+
+def test_an_instance_that_is_slow_to_accept_gets_what_is_left_of_the_time_to_wait(begin):
+    """Its queue is full at first: what still may wait does, and is not told 503 before its time."""
+    with socket.socket() as slow:
+        slow.bind(("127.0.0.1", 0))
+        slow.listen(0)
+        where = slow.getsockname()
+        in_the_queue = socket.create_connection(where)
+        parked = begin([])
+        waiting = [parked.request() for _ in range(3)]
+        parked.tell(to=[where])
+        # Longer than it takes to be sure that an instance is not there.
+        assert_waits(waiting[-1], parking.CONNECT_SECONDS + 1.5)
+        in_the_queue.close()
+        slow.settimeout(PATIENCE_SECONDS)
+        left = len(waiting)
+        while left:
+            taken, _ = slow.accept()
+            with taken:
+                if taken.recv(65536):
+                    taken.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nslow")
+                    left -= 1
+        assert [answer(each)[-4:] for each in waiting] == [b"slow"] * 3

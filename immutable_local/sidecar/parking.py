@@ -2,7 +2,8 @@
 
 The proxy connects to its socket and sends what clients sent. Nothing of it is read until there is an instance
 to send it to: the connection then goes straight through, body and answer, whatever they are. A request that
-has waited for its bound is answered 503 with Retry-After; so is one too many.
+has waited for its bound is answered 503 with Retry-After; so is one too many. One whose client gave up is
+forgotten: the proxies close their connection when their client closes its own.
 
 Standard input ends with the session that began the parking. When nobody has released what waits by then, it
 goes on to the old instance if that still runs, and so does what comes later. Else nothing new waits, and what
@@ -13,9 +14,12 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
+import select
 import socket
 import stat
 import sys
+from collections.abc import Iterator
 
 BACKLOG = 4096
 # How long a release still passes requests on whose bodies were on their way when traffic was let go.
@@ -28,8 +32,13 @@ REFUSAL = (
 )
 # How long the rest of a refused request is read, so that its sender reads the answer before the end.
 REFUSING_SECONDS = 2.0
+# Also a request that has waited for its bound gets this long to reach an instance that is there by now.
 CONNECT_SECONDS = 2.0
-CONNECT_PAUSE_SECONDS = 0.05
+# An instance whose queue is full is silent. The kernel would ask again less and less often.
+ATTEMPT_SECONDS = 1.0
+PAUSE_SECONDS = 0.05
+# Descriptors that are not connections': the door, the control, what Python itself needs.
+OWN_DESCRIPTORS = 32
 # An instance that the engine was asked to stop has stopped this long after its grace period, or never will.
 STOPPED_SECONDS = 1.0
 
@@ -45,8 +54,10 @@ class Parking:
         # The old instances, and how long they may take to stop once that was asked of them.
         self.back = addresses(back)
         self.stopping: float | None = None
-        self.waiting = 0
         self.refusing = False
+        # Those that have not reached an instance yet, by descriptor, and what notices that one is gone.
+        self.waiting: dict[int, asyncio.Task[None]] = {}
+        self.ends = select.epoll()
         self.passing: set[asyncio.Task[None]] = set()
         self.targets: list[tuple[str, int]] = []
         self.released = asyncio.Event()
@@ -64,6 +75,7 @@ class Parking:
             if (known := identity(name)) is not None:
                 self.mine[name] = known
         orphaned = asyncio.create_task(self._orphaned())
+        asyncio.get_running_loop().add_reader(self.ends.fileno(), self._forget)
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         await self.closed.wait()
@@ -102,44 +114,71 @@ class Parking:
     async def _accept(self, door: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            connection, _ = await loop.sock_accept(door)
+            try:
+                connection, _ = await loop.sock_accept(door)
+            except OSError:
+                # No descriptor is left, or the client went away: what comes later is no worse for it.
+                await asyncio.sleep(PAUSE_SECONDS)
+                continue
             connection.setblocking(False)
             task = asyncio.create_task(self._arrived(connection))
             self.passing.add(task)
             task.add_done_callback(self.passing.discard)
 
     async def _arrived(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        bound = loop.time() + self.seconds
         try:
-            if not self.released.is_set():
-                await self._wait()
-            await self._pass_through(connection)
-        except TimeoutError:
-            await refuse(connection)
-        except OSError:
-            # The client or the instance is gone: its own side has been told by the connection's end.
-            return
+            try:
+                with self._until_gone(connection):
+                    if not self.released.is_set():
+                        await self._wait(bound)
+                    async with asyncio.timeout_at(max(bound, loop.time() + CONNECT_SECONDS)):
+                        backend = await self._backend(loop, self.targets)
+            except OSError:
+                # It has waited for its bound, there is no room for it, or no instance accepts it.
+                await refuse(connection)
+                return
+            with backend:
+                # A moment ago, perhaps: what it asked for must not be done for nobody.
+                if not gone(connection):
+                    await asyncio.gather(_pump(loop, connection, backend), _pump(loop, backend, connection))
         finally:
             connection.close()
 
-    async def _wait(self) -> None:
-        """Wait for the release. Raises TimeoutError at the bound, and at once for one too many."""
-        if self.refusing or self.waiting >= self.most:
-            raise TimeoutError
-        self.waiting += 1
+    @contextlib.contextmanager
+    def _until_gone(self, connection: socket.socket) -> Iterator[None]:
+        """This task ends when the client goes away meanwhile."""
+        descriptor, task = connection.fileno(), asyncio.current_task()
+        assert task is not None
+        self.ends.register(descriptor, end_of(connection))
+        self.waiting[descriptor] = task
         try:
-            await asyncio.wait_for(self.released.wait(), self.seconds)
+            yield
         finally:
-            self.waiting -= 1
+            self._waits_no_more(descriptor)
 
-    async def _pass_through(self, connection: socket.socket) -> None:
-        """Raises TimeoutError when no instance accepts it."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(CONNECT_SECONDS):
-            backend = await self._backend(loop, self.targets)
-        try:
-            await asyncio.gather(_pump(loop, connection, backend), _pump(loop, backend, connection))
-        finally:
-            backend.close()
+    def _waits_no_more(self, descriptor: int) -> asyncio.Task[None] | None:
+        task = self.waiting.pop(descriptor, None)
+        if task is not None:
+            self.ends.unregister(descriptor)
+        return task
+
+    def _forget(self) -> None:
+        """Forget the requests whose clients are gone: they make room for others, and reach no instance."""
+        for descriptor, _ in self.ends.poll(0):
+            task = self._waits_no_more(descriptor)
+            if task is not None:
+                task.cancel()
+
+    async def _wait(self, bound: float) -> None:
+        """Wait for the release. Raises TimeoutError at the bound, and at once for one too many."""
+        if len(self.waiting) > self.most:
+            self._forget()
+        if self.refusing or len(self.waiting) > self.most:
+            raise TimeoutError
+        async with asyncio.timeout_at(bound):
+            await self.released.wait()
 
     async def _backend(
         self, loop: asyncio.AbstractEventLoop, targets: list[tuple[str, int]]
@@ -147,22 +186,15 @@ class Parking:
         """A connection to one of these instances, tried again and again."""
         while True:
             self.next += 1
-            backend = socket.socket()
-            backend.setblocking(False)
-            try:
-                await loop.sock_connect(backend, targets[self.next % len(targets)])
-                return backend
-            except OSError:
-                backend.close()
-                await asyncio.sleep(CONNECT_PAUSE_SECONDS)
-            except asyncio.CancelledError:
-                backend.close()
-                raise
+            with contextlib.suppress(OSError):
+                async with asyncio.timeout(ATTEMPT_SECONDS):
+                    return await connected(loop, targets[self.next % len(targets)])
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _told(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A session says where the instances are, that the old ones will stop, or that this is over."""
         told = json.loads(await reader.readline())
-        waiting = self.waiting
+        waiting = len(self.waiting)
         if "to" in told:
             self._release(addresses(told["to"]))
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self.closed.set)
@@ -215,6 +247,18 @@ def addresses(told: list[list[object]]) -> list[tuple[str, int]]:
     return [(str(host), int(str(port))) for host, port in told]
 
 
+async def connected(loop: asyncio.AbstractEventLoop, target: tuple[str, int]) -> socket.socket:
+    """A connection to an instance. Raises OSError, also when this process has no descriptor left."""
+    backend = socket.socket()
+    try:
+        backend.setblocking(False)
+        await loop.sock_connect(backend, target)
+    except BaseException:
+        backend.close()
+        raise
+    return backend
+
+
 def identity(name: str) -> tuple[int, str] | None:
     """Which file a name stands for at the moment: another one may get the number of one that was removed."""
     try:
@@ -225,6 +269,29 @@ def identity(name: str) -> tuple[int, str] | None:
             return about.st_ino, file.read()
     except FileNotFoundError:
         return None
+
+
+def end_of(connection: socket.socket) -> int:
+    """What epoll tells of a connection when the proxy has closed it, beside what it always tells.
+
+    Over a unix socket that is known for certain. Over TCP one that only ended its half looks alike: neither
+    proxy does that, nor goes on itself for a client that did.
+    """
+    return 0 if connection.family == socket.AF_UNIX else select.EPOLLRDHUP
+
+
+def gone(connection: socket.socket) -> bool:
+    """Whether the proxy has closed a connection."""
+    look = select.poll()
+    look.register(connection, end_of(connection))
+    return bool(look.poll(0))
+
+
+def descriptors() -> int:
+    """How many this process may have, from now on: Docker's soft limit, 1024 often, is for select() alone."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def unlink(name: str) -> None:
@@ -268,6 +335,8 @@ async def _pump(loop: asyncio.AbstractEventLoop, source: socket.socket, sink: so
 
 def main() -> None:
     asked = json.loads(sys.argv[1])
+    # Each that waits needs a second one when it passes on, and each that is refused has one for a moment.
+    asked["most"] = min(asked["most"], (descriptors() - OWN_DESCRIPTORS) // 3)
     asyncio.run(Parking(**asked).run())
 
 

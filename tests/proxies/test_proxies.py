@@ -359,6 +359,21 @@ class TestHold:
         assert {each.version for each in report.served} == {was}
         assert place.version(alone) == was
 
+    def test_what_a_client_gave_up_while_it_waited_is_never_done(self, place: Place, alone: Project):
+        """Either proxy ends its own connection when the client ends, so that nothing waits for nobody."""
+        before = json.loads(place.get("/notes", alone))
+        with place.begun(alone.version("2"), "up", step="start") as running:
+            impatient = place.connection()
+            impatient.timeout = 0.5
+            impatient.request("POST", "/notes", body=b"for nobody", headers={"Host": alone.domain})
+            with pytest.raises(TimeoutError):
+                impatient.getresponse()
+            impatient.close()
+            patient = place.ask("/notes", alone, method="POST", body=b"for somebody")
+            running.ends()
+        assert patient.status == 201
+        assert json.loads(place.get("/notes", alone))[len(before) :] == ["for somebody"]
+
     @soak
     def test_more_than_may_wait_are_told_at_once_to_come_again(self, place: Place, kind: str, first: Project):
         app = place.alone(f"few-{kind}", hold="30s", hold_requests=3)
