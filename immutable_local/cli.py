@@ -130,11 +130,13 @@ def plan(
 ) -> None:
     """Say what `up` would do and why; changes nothing."""
     from immutable_local import deploy
+    from immutable_local.config import placed
     from immutable_local.deployment import Options
 
     app, folder = _app()
     tell = _teller(app.name)
-    decided, found = deploy.plan_up(_engine(), app, folder, Options(), tell)
+    with placed(asked.file):
+        decided, found = deploy.plan_up(_engine(), app, folder, Options(), tell)
     if asked.json:
         _print_json(
             {
@@ -175,9 +177,11 @@ def up(
 
     def command(begun: Begun, app: App, folder: Path, tell: Teller) -> Result:
         from immutable_local import deploy
+        from immutable_local.config import placed
         from immutable_local.deployment import Options
 
-        return deploy.up(begun, app, folder, Options(seconds, fresh, take_over), tell)
+        with placed(asked.file):
+            return deploy.up(begun, app, folder, Options(seconds, fresh, take_over), tell)
 
     _deploy(command, to_build=True)
 

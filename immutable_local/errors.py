@@ -21,6 +21,7 @@ may compare it. docs/errors.md lists every code.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 FREE_SPACE = (
     "free space on the engine's host (docker system df, docker builder prune, imm prune),"
@@ -81,9 +82,16 @@ class UsageError(ImmError):
 
 
 class ConfigError(UsageError):
-    """imm.toml is wrong; nothing was touched. The message starts with the key's path."""
+    """imm.toml is wrong; nothing was touched. The message starts with the key's path.
+
+    `key`: that path, where whoever found it out doesn't know the file, and so not the line.
+    """
 
     code = "config"
+
+    def __init__(self, message: str, *, key: Sequence[str] = (), **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.key = tuple(key)
 
 
 class Locked(ImmError):

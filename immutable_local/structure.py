@@ -32,6 +32,7 @@ def refuse_conflict(found: Conflict | None) -> None:
         raise ConfigError(
             f"services.{found.service}.domains: {found.domain}{found.path} is already served by the app"
             f" {found.owner} of this host",
+            key=("services", found.service, "domains"),
             code="domain_taken",
             hint=f"give the service another domain or path, or take {found.owner} off with imm down",
         )

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from immutable_local.app import App, HealthCheck, Mount, Service, Volume, from_json, to_json
-from immutable_local.config import MOST_BYTES, check_secret_name, env_file, read, units
+from immutable_local.config import MOST_BYTES, check_secret_name, env_file, placed, read, units
 from immutable_local.config.findings import Wrong
 from immutable_local.config.keys import SERVICE
 from immutable_local.config.lines import key_lines, nearest
@@ -303,6 +303,16 @@ def test_numbers_that_toml_would_change_must_be_written_in_quotes(
         assert "A: must be a string" in refused.value.message
         assert "in quotes" in refused.value.hint
     assert web(f'environment = {{ A = "{number}" }}').environment["A"] == number
+
+
+def test_what_only_the_host_knows_to_be_wrong_must_be_told_with_its_line(app: Reader, tmp_path: Path) -> None:
+    app(SHORTEST + 'domains = ["a.example"]\n')
+    with pytest.raises(ConfigError) as refused, placed(tmp_path / "imm.toml"):
+        raise ConfigError("services.web.domains: taken", key=("services", "web", "domains"), hint="another")
+    assert refused.value.message == "services.web.domains: taken (imm.toml, line 5)"
+    with pytest.raises(ConfigError) as refused, placed(tmp_path / "imm.toml"):
+        raise ConfigError("taken", hint="another")
+    assert refused.value.message == "taken"
 
 
 # Files that are not what they should be

@@ -287,9 +287,11 @@ class TestAnotherProjectOfTheSameName:
 def test_a_domain_of_another_app_is_refused_before_anything_is_built(shared: Host, live: Project, host: Host):
     thief = host.project().version("1", domains=[live.domain])
     with host.nothing_left_over():
-        outcome = host.up(thief, expect=2)
+        outcome, planned = host.up(thief, expect=2), host.imm(thief, "plan", expect=2)
     assert outcome.error["code"] == "domain_taken"
     assert outcome.error["message"].startswith(f"services.web.domains: {live.domain}/ ")
+    assert outcome.error["message"].endswith(" (imm.toml, line 2)")
+    assert planned.error["message"] == outcome.error["message"]
     assert live.name in outcome.error["message"]
     assert not any(each.get("step") == "build" for each in outcome.told)
     assert shared.get("/version", live) == "1"

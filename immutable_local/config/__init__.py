@@ -10,7 +10,8 @@ import math
 import os
 import stat
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -47,6 +48,19 @@ def read(path: Path, to_build: bool = True) -> App:
         return _app(told, path.parent, to_build)
     except Wrong as wrong:
         raise _config_error(wrong, text, path.name) from None
+
+
+@contextmanager
+def placed(path: Path) -> Iterator[None]:
+    """Tells the line in the imm.toml at `path` of what only the host knew to be wrong."""
+    try:
+        yield
+    except ConfigError as refused:
+        if refused.key:
+            with suppress(OSError, ValueError):
+                lines = key_lines(path.read_text(encoding="utf-8"))
+                refused.message += f" ({_place(refused.key, lines, path.name)})"
+        raise
 
 
 def check_secret_name(name: str) -> None:
@@ -220,9 +234,12 @@ def _config_error(wrong: Wrong, text: str, name: str) -> ConfigError:
 
 
 def _told(finding: Finding, lines: Mapping[KeyPath, int], name: str) -> str:
-    line = nearest(lines, finding.path)
-    place = name if line is None else f"{name}, line {line}"
-    return f"{_told_path(finding.path) or name}: {finding.what} ({place})"
+    return f"{_told_path(finding.path) or name}: {finding.what} ({_place(finding.path, lines, name)})"
+
+
+def _place(path: KeyPath, lines: Mapping[KeyPath, int], name: str) -> str:
+    line = nearest(lines, path)
+    return name if line is None else f"{name}, line {line}"
 
 
 def _told_path(path: KeyPath) -> str:
