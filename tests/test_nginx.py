@@ -201,6 +201,32 @@ def test_a_path_that_only_one_release_serves_leads_to_what_the_other_serves_abov
     assert cut == [told] * 2
 
 
+def test_a_request_is_over_with_the_first_instance_that_says_nothing():
+    """Yet within the time that it may take, one that is just gone is given up and the next one tried."""
+
+    def patience(replicas: int, seconds: float) -> list[dict[str, float]]:
+        addresses = tuple(f"10.201.1.{at}" for at in range(3, 3 + replicas))
+        side = Side(8000, addresses, ("shop.localhost",), "/", False, response_timeout=seconds)
+        told = Structure("shop", 1, {"web": dict.fromkeys(SLOTS, side)}, {})
+        locations = [each[-1] for each in every(directives(Nginx().configuration([told])), "location")]
+        return [
+            {
+                words[0]: float(words[1].removesuffix("ms"))
+                for words in block
+                if words[1:] and "ms" in words[1]
+            }
+            for block in locations
+            if any(words[0] == "proxy_read_timeout" for words in block)
+        ]
+
+    for seconds in (0.1, 3.0, 300.0):
+        assert patience(1, seconds) == [{"proxy_read_timeout": seconds * 1000}] * 2
+        for each in patience(3, seconds):
+            assert each["proxy_next_upstream_timeout"] == each["proxy_read_timeout"] == seconds * 1000
+            assert 0 < each["proxy_connect_timeout"] < seconds * 1000
+    assert patience(3, 300.0)[0]["proxy_connect_timeout"] == 2500
+
+
 def test_another_app_costs_no_map_where_each_path_is_one_services():
     """Each map would cost nginx a megabyte whenever it reads its configuration."""
     one, many = [structure("a0")], [structure(f"a{each}", "web", "api", arrived=each) for each in range(100)]

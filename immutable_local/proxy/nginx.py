@@ -37,6 +37,9 @@ LEAVING_SECONDS = KEEPALIVE_MIN_SECONDS + 1.5
 # The application servers that close idle connections soonest do so after 2 s (gunicorn): nginx must be first,
 # else a POST now and then meets a connection that is just being closed.
 UPSTREAM_IDLE_SECONDS = 1
+# A connection on one host takes microseconds, but the kernel tries again after a second when an application
+# accepts too slowly; an instance that is gone must not make requests wait for longer than that.
+CONNECT_MS = 2500
 # Where the sidecar counts; nothing listens there when it is gone, and then nothing is counted.
 COUNTER = "127.0.0.1:8096"
 PASSAGE = "127.0.0.1:8098"
@@ -82,9 +85,7 @@ http {{
   proxy_buffers 8 32k;
   proxy_busy_buffers_size 64k;
   proxy_http_version 1.1;
-  # A connection on one host takes microseconds, but the kernel tries again after a second when an application
-  # accepts too slowly; an instance that is gone must not make requests wait for longer than that.
-  proxy_connect_timeout 2500ms;
+  proxy_connect_timeout {connect}ms;
   proxy_read_timeout 3600s;
   proxy_send_timeout 3600s;
   proxy_next_upstream error timeout;
@@ -241,7 +242,7 @@ class Nginx:
     def configuration(self, structures: Sequence[Structure]) -> str:
         """The whole of nginx.conf for these apps."""
         body = "".join(_http(structures))
-        head = HEAD.format(proxy=PROXY, keepalive_min=KEEPALIVE_MIN_SECONDS)
+        head = HEAD.format(proxy=PROXY, keepalive_min=KEEPALIVE_MIN_SECONDS, connect=CONNECT_MS)
         generation = hashlib.sha256(f"{head}{CONTROL}{body}".encode()).hexdigest()[:16]
         return head + CONTROL.format(proxy=PROXY, generation=generation, passage=PASSAGE) + body + "}\n"
 
@@ -427,7 +428,13 @@ def _server(
             )
         # While two releases differ, the more generous one is heeded.
         max_body = max(each.side.max_body for each in here)
-        silence = max(each.side.response_timeout for each in here)
+        silence = round(max(each.side.response_timeout for each in here) * 1000)
+        patience = f"proxy_read_timeout {silence}ms;"
+        if any(len(each.side.addresses) > 1 for each in here):
+            # It is over with the first instance that says nothing for so long. Within that time one that is
+            # just gone is given up, and the next one tried.
+            patience += f" proxy_next_upstream_timeout {silence}ms;"
+            patience += f" proxy_connect_timeout {min(CONNECT_MS, max(1, silence // 2))}ms;"
         held: list[str] = []
         for app, service in _services(here):
             # A status of imm's own sends the request, method and body, to the location that holds it.
@@ -448,7 +455,7 @@ def _server(
         # Recursive: where requests wait has an error page of its own, for when nobody parks them any more.
         body = (
             f"{{ recursive_error_pages on; {' '.join(held)}\n{ERRORS}"
-            f" {route} client_max_body_size {max_body}; proxy_read_timeout {round(silence * 1000)}ms;"
+            f" {route} client_max_body_size {max_body}; {patience}"
             f" {rewrite}limit_conn in_flight 65535; proxy_pass http://$imm_key; }}\n"
         )
         if path == "/":

@@ -27,6 +27,7 @@ TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 servers: list[asyncio.Server] = []
 connections: set[asyncio.StreamWriter] = set()
+begun: list[str] = []
 asked_for = asyncio.Semaphore(0)
 
 
@@ -84,8 +85,14 @@ async def version(request: Request) -> None:
 
 
 async def slow(request: Request) -> None:
+    begun.append(request.target)
     await asyncio.sleep(float(request.query["seconds"]))
     await request.say(WHO)
+
+
+async def slow_ones(request: Request) -> None:
+    """How many slow requests have reached this instance."""
+    await request.say({**WHO, "begun": len(begun)})
 
 
 async def events(request: Request) -> None:
@@ -171,6 +178,7 @@ DOES = {
     "/up": up,
     "/version": version,
     "/slow": slow,
+    "/slow-ones": slow_ones,
     "/events": events,
     "/next": next_event,
     "/upload": upload,

@@ -43,7 +43,16 @@ def second(place: Place, first: Project, kind: str) -> Project:
     # What its health check asks inside is another service's outside: it isn't proved by that one's answers.
     app.service("web", domains=site, max_body="10k", healthcheck={**HEALTHCHECK, "path": "/api/health"})
     app.service("api", port=8000, domains=site, path="/api", healthcheck=check)
-    app.service("cut", port=8000, domains=site[:1], path="/cut", strip_path=True, healthcheck=check)
+    app.service(
+        "cut",
+        port=8000,
+        domains=site[:1],
+        path="/cut",
+        strip_path=True,
+        healthcheck=check,
+        replicas=2,
+        response_timeout="2s",
+    )
     place.up(app)
     return app
 
@@ -137,6 +146,19 @@ class TestRequests:
     def test_the_prefix_that_was_cut_off_is_told(self, place: Place, second: Project):
         headers = {name.lower(): value for name, value in place.told("/cut/x", second)["headers"]}
         assert headers["x-forwarded-prefix"] == "/cut"
+
+    def test_a_request_that_gets_no_answer_is_not_begun_again(self, place: Place, second: Project):
+        """By another instance: it would take as much again, of the client's time and the application's."""
+
+        def begun() -> int:
+            answers = [place.told("/cut/slow-ones", second) for _ in range(10)]
+            by_instance = {each["instance"]: each["begun"] for each in answers}
+            assert len(by_instance) == 2
+            return sum(by_instance.values())
+
+        before = begun()
+        assert place.ask("/cut/slow?seconds=20", second).status == 504
+        assert begun() == before + 1
 
     @pytest.mark.parametrize(
         "target", ["/a%2Fb", "/a%20b", "/a;b=c", "/a%3Bb", "/%C3%A9", "/a%25b?c=%2F%20+d"]
