@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
 import re
 import tarfile
@@ -246,9 +247,12 @@ class Engine:
             self.client.start(container)
 
     def stop(self, container: str, grace: float) -> None:
-        """SIGTERM (or the image's own signal), SIGKILL after `grace` seconds. A stopped one stays stopped."""
+        """SIGTERM (or the image's own signal), SIGKILL after `grace` seconds. A stopped one stays stopped.
+
+        The engine counts whole seconds: a part of one is rounded up.
+        """
         with asking_docker_to(f"stop {container}"):
-            self.client.stop(container, timeout=max(0, round(grace)))
+            self.client.stop(container, timeout=math.ceil(grace))
 
     def restart(self, container: str, grace: float = 2.0) -> None:
         """Stop and start; also one that the engine would start again, but is still waiting to."""

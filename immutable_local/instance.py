@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,7 @@ def start(
         environment=dict(service.environment),
         user=service.user or "",
         healthcheck=_healthcheck(service),
-        stop_timeout=round(service.stop_grace_period),
+        stop_timeout=math.ceil(service.stop_grace_period),
         mounts=[*mounts, secret.mount(app)] if service.secrets else mounts,
         tmpfs=tmpfs,
         networks={network_name: endpoint(address, aliases=[service.name])},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def begin(
 def stopping(host: Host, app: str, services: Sequence[Service]) -> None:
     """The old instances of these services are about to stop: nothing goes back to them meanwhile."""
     for service in services:
-        host.session.ask("park_stopping", app=app, service=service.name, seconds=service.stop_grace_period)
+        seconds = math.ceil(service.stop_grace_period)
+        host.session.ask("park_stopping", app=app, service=service.name, seconds=seconds)
 
 
 def sweeping(host: Host, app: str, services: Sequence[str]) -> None:

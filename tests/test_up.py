@@ -35,6 +35,15 @@ def test_a_fresh_build_takes_what_comes_out(host: Host, app: Project):
     assert (fresh["outcome"], fresh["release"]) == ("live", 2)
 
 
+def test_a_grace_period_below_a_second_is_no_kill_at_once(host: Host, app: Project):
+    """The engine counts whole seconds: of 500ms it would make none."""
+    takes_a_moment = "trap 'sleep 0.3; exit 0' TERM; python3 server.py & wait"
+    host.up(app.version("1", command=["sh", "-c", takes_a_moment], stop_grace_period="500ms"))
+    [name] = host.running(app)
+    assert host.inspect(name)["Config"]["StopTimeout"] == 1
+    assert "SIGTERM" not in host.up(app.version("2")).stderr
+
+
 def test_quiet_says_nothing_but_the_result(host: Host, app: Project):
     said = host.up(app, "--quiet", text=True)
     assert said.stdout.startswith(f"release 1 of {app.name} is live at http://{app.domain}")
