@@ -227,6 +227,16 @@ def test_a_request_is_over_with_the_first_instance_that_says_nothing():
     assert patience(3, 300.0)[0]["proxy_connect_timeout"] == 2500
 
 
+def test_what_waits_is_sent_on_with_the_path_that_it_would_have_had():
+    """Where a path is cut off, in both places or in neither."""
+    read = directives(Nginx().configuration([structure("shop", "web", "cut")]))
+    for each in every(read, "location"):
+        passed = next((words[1] for words in each[-1] if words[0] == "proxy_pass"), None)
+        if passed is not None:
+            assert passed.endswith("$imm_uri") == ("rewrite" in names(each[-1])), each
+    assert sum(words[0].endswith("$imm_uri") for words in every(read, "proxy_pass")) == 6
+
+
 def test_another_app_costs_no_map_where_each_path_is_one_services():
     """Each map would cost nginx a megabyte whenever it reads its configuration."""
     one, many = [structure("a0")], [structure(f"a{each}", "web", "api", arrived=each) for each in range(100)]

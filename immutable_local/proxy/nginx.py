@@ -89,14 +89,14 @@ http {{
   proxy_read_timeout 3600s;
   proxy_send_timeout 3600s;
   proxy_next_upstream error timeout;
-  proxy_set_header Host $http_host;
-  proxy_set_header Upgrade $http_upgrade;
+  proxy_set_header Host $imm_host;
+  proxy_set_header Upgrade $imm_upgrade;
   proxy_set_header Connection $imm_connection;
   # Replaced, never appended to: what a client says of itself proves nothing.
   proxy_set_header X-Real-IP $remote_addr;
   proxy_set_header X-Forwarded-For $remote_addr;
   proxy_set_header X-Forwarded-Proto $scheme;
-  proxy_set_header X-Forwarded-Host $http_host;
+  proxy_set_header X-Forwarded-Host $imm_host;
   proxy_set_header X-Forwarded-Port $imm_port;
   proxy_set_header X-Forwarded-Prefix $imm_prefix;
   proxy_set_header X-Forwarded-Server "";
@@ -104,9 +104,25 @@ http {{
   proxy_set_header X-Forwarded-Method "";
   proxy_set_header Forwarded "";
 
-  map $http_upgrade $imm_connection {{ default upgrade; '' ''; }}
+  # No other protocol: in one that isn't looked into, h2c for one, a client could say of itself what it likes.
+  map $http_upgrade $imm_upgrade {{ default ''; websocket $http_upgrade; }}
+  map $http_upgrade $imm_connection {{ default ''; websocket upgrade; }}
+  # A request line that names a host wins over the header (RFC 9112, 3.2.2): the app is chosen by it, too.
+  map $request $imm_host {{
+    default $http_host;
+    "~^[^ ]+ +[^/ ][^:]*://(?<imm_authority>[^/? ]+)" $imm_authority;
+  }}
   # The port that the client named: this one is the container's, and published as another.
-  map $http_host $imm_port {{ "~:(?<imm_named>[0-9]+)$" $imm_named; default 80; }}
+  map $imm_host $imm_port {{ "~:(?<imm_named>[0-9]+)$" $imm_named; default 80; }}
+  # What is left of a path as the client spelled it, "%2F" and "//" included, but never "//" at its begin: to
+  # many an application a host follows there. Empty where the path doesn't begin with the prefix as that is
+  # spelled, or a part of it begins with a dot: then it is what nginx makes of it. All of the path where the
+  # release that is live cuts nothing off.
+  map "$imm_prefix $request_uri" $imm_uri {{
+    default '';
+    "~^ (?<imm_as_sent>.+)$" $imm_as_sent;
+    "~^(/[^ ]+) \\1(?![^?]*(?:/|%2[Ff])(?:\\.|%2[Ee]))(?=[/?]|$)/*(?<imm_left>.*)$" /$imm_left;
+  }}
   # Only on the private socket does the proxy say who answered.
   map $remote_addr $imm_answered_by {{ default ''; "unix:" $imm_by; }}
   # Of several instances tried, the last one; a refused connection brought no byte, and is nobody's answer.
@@ -152,7 +168,7 @@ HOLD = """\
       limit_conn in_flight 65535;
       client_max_body_size {max_body};
       {rewrite}error_page 502 503 504 =503 @imm_gap;
-      proxy_pass http://{upstream};
+      proxy_pass http://{upstream}{uri};
     }}
 """
 
@@ -416,7 +432,7 @@ def _server(
         cuts = {each.cut for each in here}
         rewrite = ""
         if cuts == {path}:
-            rewrite = f"set $imm_prefix {path}; rewrite ^{path}/?(.*)$ /$1 break; "
+            rewrite = f"set $imm_prefix {path}; rewrite (?s)^{path}/?(.*)$ /$1 break; "
         elif cuts != {""}:
             # Not all of them cut the same off: it depends on which one is live.
             seen = {each: each.seen_of(path) for each in here}
@@ -424,8 +440,9 @@ def _server(
             maps.append(_map(f"$imm_path_{count}", here, seen, "$imm_whole"))
             rewrite = (
                 f"set $imm_prefix $imm_cut_{count}; rewrite"
-                f" ^(?<imm_whole>{path}(?<imm_below>/?(?<imm_rest>.*)))$ $imm_path_{count} break; "
+                f" (?s)^(?<imm_whole>{path}(?<imm_below>/?(?<imm_rest>.*)))$ $imm_path_{count} break; "
             )
+        uri = "$imm_uri" if rewrite else ""
         # While two releases differ, the more generous one is heeded.
         max_body = max(each.side.max_body for each in here)
         silence = round(max(each.side.response_timeout for each in here) * 1000)
@@ -447,6 +464,7 @@ def _server(
                 HOLD.format(
                     hold=hold,
                     rewrite=rewrite,
+                    uri=uri,
                     upstream=_hold(app, service),
                     slot=_variable(app, service),
                     max_body=max_body,
@@ -456,7 +474,7 @@ def _server(
         body = (
             f"{{ recursive_error_pages on; {' '.join(held)}\n{ERRORS}"
             f" {route} client_max_body_size {max_body}; {patience}"
-            f" {rewrite}limit_conn in_flight 65535; proxy_pass http://$imm_key; }}\n"
+            f" {rewrite}limit_conn in_flight 65535; proxy_pass http://$imm_key{uri}; }}\n"
         )
         if path == "/":
             locations.append(f"    location / {body}")

@@ -147,6 +147,32 @@ class TestRequests:
         headers = {name.lower(): value for name, value in place.told("/cut/x", second)["headers"]}
         assert headers["x-forwarded-prefix"] == "/cut"
 
+    def test_a_request_line_that_names_a_host_wins_over_the_header(self, place: Place, second: Project):
+        """The app is chosen by it: what the app is told must be the same name, and the same port."""
+        for site, port in ((second.domain, "80"), (f"{second.domain}:81", "81")):
+            line = f"GET http://{site}/api/x?y HTTP/1.1\r\nHost: {FORGED}:66\r\n"
+            [answer] = place.exchange(f"{line}Connection: close\r\n\r\n".encode())
+            told = json.loads(answer.text)
+            came = {name.lower(): value for name, value in told["headers"]}
+            assert told["target"] == "/api/x?y"
+            assert came["host"] == came["x-forwarded-host"] == site
+            assert came["x-forwarded-port"] == port
+
+    def test_a_connection_may_become_a_websocket_and_nothing_else(self, place: Place, second: Project):
+        """In another protocol, which the proxy doesn't look into, a client could say of itself what it likes."""
+        for asked, passed in (
+            ("websocket", True),
+            ("WebSocket", True),
+            ("h2c", False),
+            ("h2c, websocket", False),
+        ):
+            head = f"GET /x HTTP/1.1\r\nHost: {second.domain}\r\nUpgrade: {asked}\r\n"
+            more = "Connection: close, Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+            [answer] = place.exchange(f"{head}{more}".encode())
+            came = {name.lower(): value for name, value in json.loads(answer.text)["headers"]}
+            assert came.get("upgrade") == (asked if passed else None)
+            assert ("upgrade" in came.get("connection", "").lower()) == passed
+
     def test_a_request_that_gets_no_answer_is_not_begun_again(self, place: Place, second: Project):
         """By another instance: it would take as much again, of the client's time and the application's."""
 
@@ -161,11 +187,28 @@ class TestRequests:
         assert begun() == before + 1
 
     @pytest.mark.parametrize(
-        "target", ["/a%2Fb", "/a%20b", "/a;b=c", "/a%3Bb", "/%C3%A9", "/a%25b?c=%2F%20+d"]
+        "target",
+        ["/a%2Fb", "/a%20b", "/a;b=c", "/a%3Bb", "/%C3%A9", "/a%25b?c=%2F%20+d", "/a%0Ab", "/?a=/.b"],
     )
     def test_a_path_arrives_as_it_was_sent(self, place: Place, second: Project, target: str):
         assert place.told(target, second)["target"] == target
         assert place.told(f"/api{target}", second)["target"] == f"/api{target}"
+        assert place.told(f"/cut{target}", second)["target"] == target
+
+    def test_two_slashes_in_a_path_are_one_behind_traefik_alone(
+        self, place: Place, second: Project, kind: str
+    ):
+        """What is left of a path never begins with two: to many an application a host follows there."""
+        seen = "/x//y" if kind == "nginx" else "/x/y"
+        assert place.told("/x//y", second)["target"] == seen
+        assert place.told("/cut/x//y", second)["target"] == place.told("/cut//x//y", second)["target"] == seen
+
+    @pytest.mark.parametrize("dots", ["..", ".%2e", "%2E%2E"])
+    def test_dots_lead_to_whoever_has_the_path_that_they_mean(self, place: Place, second: Project, dots: str):
+        """And an application whose prefix is cut off sees no path that leads out of it."""
+        assert answered(place, f"/cut/{dots}/api/x", second)[0] == "api"
+        assert answered(place, f"/api/{dots}/cut/x", second) == ("cut", "/x")
+        assert answered(place, f"/cut/{dots}/cut/x", second) == ("cut", "/x")
 
     def test_pipelined_requests_are_answered_in_their_order(self, place: Place, first: Project):
         requests = [f"GET /{number} HTTP/1.1\r\nHost: {first.domain}\r\n" for number in range(9)]
@@ -320,7 +363,7 @@ class TestSwaps:
         app = place.project(f"strip-{kind}")
         check = {**HEALTHCHECK, "path": "/up"}
         place.up(app.version("1", path="/a", healthcheck=check))
-        with place.load(app, {"idle": 8}, path="/a/version", idle_gap=0.1) as load:
+        with place.load(app, {"idle": 8}, path="/a/x%2Fy", idle_gap=0.1) as load:
             place.up(app.version("2", strip_path=True))
             report = load.stop()
         place.imm(app, "down")
