@@ -15,6 +15,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +29,7 @@ from docker.types import Mount as DockerMount
 
 from immutable_local import labels as label
 from immutable_local.errors import FREE_SPACE, BuildFailed, EngineError, EngineRefused
+from immutable_local.unbroken import begun
 from immutable_local.wait import until
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
@@ -106,6 +108,14 @@ class Network:
     name: str
     labels: Mapping[str, str]
     subnet: str | None
+
+
+class StillRuns(Exception):
+    """A command inside a container that was late; the engine has no way to end it."""
+
+    def __init__(self, execution: str) -> None:
+        super().__init__(execution)
+        self.execution = execution
 
 
 @contextmanager
@@ -325,12 +335,29 @@ class Engine:
         with asking_docker_to(f"follow the log of {container}"):
             yield from self.client.logs(container, stream=True, follow=True, tail=tail, timestamps=timestamps)
 
-    def execute(self, container: str, command: Sequence[str], user: str = "") -> tuple[int, bytes]:
-        """Run a command inside a running container: its exit code and what it printed."""
+    def execute(
+        self, container: str, command: Sequence[str], user: str = "", seconds: float | None = None
+    ) -> tuple[int, bytes]:
+        """Run a command inside a running container: its exit code and what it printed.
+
+        Raises StillRuns when it hasn't ended after `seconds`.
+        """
         with asking_docker_to(f"run {command[0]} in {container}"):
             made = self.client.exec_create(container, list(command), user=user)
-            printed = self.client.exec_start(made["Id"])
-            return int(self.client.exec_inspect(made["Id"])["ExitCode"] or 0), bytes(printed or b"")
+            printed = begun(self.client.exec_start, made["Id"])
+            if not futures.wait([printed], seconds).done:
+                raise StillRuns(made["Id"])
+            return int(self.client.exec_inspect(made["Id"])["ExitCode"] or 0), bytes(printed.result() or b"")
+
+    def still_runs(self, execution: str) -> bool:
+        """Whether a command that was late still runs; with its container it is gone."""
+        try:
+            with asking_docker_to("inspect a command"):
+                return bool(self.client.exec_inspect(execution)["Running"])
+        except EngineRefused as refused:
+            if refused.status == 404:
+                return False
+            raise
 
     def attach(self, container: str, command: Sequence[str]) -> Any:
         """Run a command with standard input and output attached; returns the connection.

@@ -30,7 +30,6 @@ def why(
     seen: Sequence[Mapping[str, Any]],
 ) -> tuple[list[str], str]:
     """The facts, one a line, and what to change."""
-    service = instance.service
     log = engine.logs(instance.container, tail=200).decode(errors="replace").splitlines()
     details: list[str] = []
     hint = ""
@@ -47,7 +46,7 @@ def why(
         hint = better or hint
     elif command is not None:
         details += [_printed(command, each) for each in seen] or [f"{' '.join(command)} has not ended once"]
-        hint = f"correct the application or services.{service.name}.healthcheck, then run imm up"
+        hint = _command_advice(instance, seen)
     fact, better = _not_writable(instance, log)
     details += [fact] if fact else []
     hint = better or hint
@@ -165,6 +164,15 @@ def _advice(instance: Instance, target: Mapping[str, Any], seen: Sequence[Mappin
     return f"if it only starts slowly, raise {key}.healthcheck.start_period; then run imm up"
 
 
+def _command_advice(instance: Instance, seen: Sequence[Mapping[str, Any]]) -> str:
+    key = f"services.{instance.service.name}.healthcheck"
+    if any(each["code"] is None for each in seen):
+        return (
+            f"if it only needs longer, raise {key}.timeout; else correct it or {key}.command; then run imm up"
+        )
+    return f"correct the application or {key}, then run imm up"
+
+
 def _listening(instance: Instance, listening: Sequence[tuple[str, int]]) -> tuple[str, str]:
     """What listens, where it isn't what imm.toml says; and what to change."""
     service = instance.service
@@ -195,8 +203,10 @@ def _listening(instance: Instance, listening: Sequence[tuple[str, int]]) -> tupl
 
 
 def _printed(command: Sequence[str], seen: Mapping[str, Any]) -> str:
-    said = f": {seen['printed'].splitlines()[-1]}" if seen["printed"] else ""
     times = f" {seen['times']} time{'s' if seen['times'] != 1 else ''}"
+    if seen["code"] is None:
+        return f"{' '.join(command)} had not ended within {seen['seconds']:g} s{times}"
+    said = f": {seen['printed'].splitlines()[-1]}" if seen["printed"] else ""
     return f"{' '.join(command)} ended with exit code {seen['code']}{times}{said}"
 
 

@@ -11,18 +11,23 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from immutable_local import explain
-from immutable_local.engine import Engine
+from immutable_local.engine import Engine, StillRuns
 from immutable_local.errors import EngineRefused, Unhealthy
 from immutable_local.events import Teller
 from immutable_local.instance import Instance
 from immutable_local.sidecar.session import Session
+from immutable_local.wait import until
 
 # How long a service without traffic and without a health check must stay up to count as ready.
 STAYS_UP_SECONDS = 2.0
 POLL_SECONDS = 0.2
+# Health commands that are late and still run inside one instance.
+LATE_AT_MOST = 3
+# What Docker gives an image's HEALTHCHECK that doesn't say how long it may take.
+IMAGE_SECONDS = 30.0
 # Any answer under 500: the application itself speaks, whatever it says.
 ANY_ANSWER = (100, 499)
 SUCCESS = (200, 299)
@@ -63,13 +68,54 @@ def command_of(instance: Instance, config: Mapping[str, Any]) -> list[str] | Non
     return None
 
 
+class Command:
+    """The command that says whether an instance is healthy: run inside it, each run within its time.
+
+    The engine can't end a command, and not every image has what could: one that is late runs on, as it may
+    only have been unlucky. Of those there are LATE_AT_MOST; then each run waits for one of them to end.
+    """
+
+    def __init__(self, engine: Engine, container: str, words: Sequence[str], seconds: float) -> None:
+        self.engine = engine
+        self.container = container
+        self.words = words
+        self.seconds = seconds
+        self.late: list[str] = []
+
+    @classmethod
+    def of(cls, engine: Engine, instance: Instance, config: Mapping[str, Any]) -> Self | None:
+        """That of an instance, as `command_of`; an image's HEALTHCHECK may take as long as it says itself."""
+        words = command_of(instance, config)
+        if words is None:
+            return None
+        seconds = instance.service.healthcheck.timeout
+        if instance.service.healthcheck.command is None:
+            nanoseconds = config["Healthcheck"].get("Timeout")
+            seconds = max(seconds, nanoseconds / 1e9 if nanoseconds else IMAGE_SECONDS)
+        return cls(engine, instance.container, words, seconds)
+
+    def run(self) -> Mapping[str, Any]:
+        """What came of one run: its exit code and the end of what it printed; no code when it was late."""
+        if until(self._has_room, self.seconds, POLL_SECONDS):
+            try:
+                code, printed = self.engine.execute(self.container, self.words, seconds=self.seconds)
+                return {"code": code, "printed": printed.decode(errors="replace").strip()[-300:]}
+            except StillRuns as late:
+                self.late.append(late.execution)
+        return {"code": None, "seconds": self.seconds}
+
+    def _has_room(self) -> bool | None:
+        self.late = [each for each in self.late if self.engine.still_runs(each)]
+        return len(self.late) < LATE_AT_MOST or None
+
+
 @dataclass
 class _Asking:
     """One instance that is being asked."""
 
     instance: Instance
     deadline: float
-    command: list[str] | None = None
+    command: Command | None = None
     number: int | None = None  # the sidecar's check
     healthy: bool = False
     seen: list[Mapping[str, Any]] = field(default_factory=list)
@@ -92,7 +138,7 @@ def wait_until_healthy(
     stop = threading.Event()
     for each in asked:
         if each.command is not None:
-            threading.Thread(target=_run_commands, args=(engine, each, stop), daemon=True).start()
+            threading.Thread(target=_run_commands, args=(each.command, each, stop), daemon=True).start()
     try:
         while not all(each.healthy for each in asked):
             _look(engine, session, asked, by_http, began)
@@ -110,7 +156,8 @@ def wait_until_healthy(
 def _begin(engine: Engine, instance: Instance, began: float) -> _Asking:
     asking = _Asking(instance, began + instance.service.healthcheck.start_period)
     heeds = instance.service.heeds_image_healthcheck
-    asking.command = command_of(instance, engine.inspect(instance.container)["Config"] if heeds else {})
+    config = engine.inspect(instance.container)["Config"] if heeds else {}
+    asking.command = Command.of(engine, instance, config)
     if asking.command is None and http_target(instance) is not None:
         asking.number = 0
     return asking
@@ -135,23 +182,20 @@ def _look(
             each.healthy = time.monotonic() - began >= STAYS_UP_SECONDS
 
 
-def _run_commands(engine: Engine, asking: _Asking, stop: threading.Event) -> None:
+def _run_commands(command: Command, asking: _Asking, stop: threading.Event) -> None:
     """Run the health command again and again until it succeeds."""
-    assert asking.command is not None
-    times: dict[tuple[int, str], int] = {}
+    times: dict[tuple[tuple[str, Any], ...], int] = {}
     while not stop.is_set():
         try:
-            code, printed = engine.execute(asking.instance.container, asking.command)
+            came = command.run()
         except EngineRefused as refused:
-            code, printed = -1, refused.explanation.encode()
-        if code == 0:
+            came = {"code": -1, "printed": refused.explanation[-300:]}
+        if came["code"] == 0:
             asking.healthy = True
             return
-        key = (code, printed.decode(errors="replace").strip()[-300:])
+        key = tuple(came.items())
         times[key] = times.get(key, 0) + 1
-        asking.seen = [
-            {"code": code, "printed": said, "times": count} for (code, said), count in times.items()
-        ]
+        asking.seen = [{**dict(key), "times": count} for key, count in times.items()]
         stop.wait(asking.instance.service.healthcheck.interval)
 
 
@@ -162,5 +206,6 @@ def _unhealthy(engine: Engine, asking: _Asking, what: str, still: str) -> Unheal
     ended = not state["Running"]
     message = f"{what} did not become healthy" + ("" if ended else f" within {period:g} s")
     target = http_target(instance) if asking.number is not None else None
-    details, hint = explain.why(engine, instance, state, target, asking.command, asking.seen)
+    words = asking.command.words if asking.command else None
+    details, hint = explain.why(engine, instance, state, target, words, asking.seen)
     return Unhealthy(message, details=[f"{instance.name}:", *details], still=still, hint=hint)

@@ -40,6 +40,11 @@ def unbroken(act: Callable[..., T], *arguments: object) -> T:
 
 def ahead(act: Callable[..., T], *arguments: object) -> Callable[[], T]:
     """Begin it now, and go on; what is returned waits for its end, and returns or raises as it did."""
+    return begun(act, *arguments).result
+
+
+def begun(act: Callable[..., T], *arguments: object) -> Future[T]:
+    """Begin it now, and go on."""
     ended: Future[T] = Future()
 
     def begin() -> None:
@@ -50,7 +55,7 @@ def ahead(act: Callable[..., T], *arguments: object) -> Callable[[], T]:
 
     # A daemon: nobody waits for it whose command has ended.
     Thread(target=begin, name=f"imm-{act.__name__}", daemon=True).start()
-    return ended.result
+    return ended
 
 
 def side_by_side(act: Callable[[E], T], items: Iterable[E]) -> list[T]:

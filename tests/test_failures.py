@@ -12,10 +12,13 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import docker
 import pytest
 
+from immutable_local import health
 from tests.host import HEALTHCHECK, Host, Outcome, Project
 
 # Long enough to boot on a busy machine, and to be asked then: what is told is what was seen.
@@ -122,6 +125,24 @@ def test_a_bad_status_is_told_with_the_statuses_that_would_be_good(shared: Host,
         each.startswith("GET /up answered 500") and "healthy is 200 to 299" in each
         for each in error["details"]
     )
+
+
+def test_a_health_command_that_hangs_is_tried_again_and_never_fills_the_container(shared: Host, app: Project):
+    """The engine can't end what it began inside a container: a few stay, and it is told that they were late."""
+    check = {"command": ["sleep", "1234"], "interval": "50ms", "timeout": "300ms", "start_period": "4s"}
+    hung = []
+    with shared.begun(app.version("2", healthcheck=check), "up", step="check_health") as up:
+        while not up.has_ended:
+            for name in shared.running(app):
+                # It may end meanwhile.
+                with suppress(docker.errors.APIError):
+                    processes = shared.engine.top(name)["Processes"] or []
+                    hung.append(sum("sleep 1234" in " ".join(each) for each in processes))
+        error = up.ends(1).error
+    assert max(hung) == health.LATE_AT_MOST
+    assert error["code"] == "unhealthy"
+    assert any("sleep 1234 had not ended within 0.3 s" in each for each in error["details"])
+    assert "healthcheck.timeout" in error["hint"]
 
 
 def test_a_health_command_that_fails_is_told_with_what_it_printed(shared: Host, app: Project):

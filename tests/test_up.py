@@ -44,6 +44,13 @@ def test_a_grace_period_below_a_second_is_no_kill_at_once(host: Host, app: Proje
     assert "SIGTERM" not in host.up(app.version("2")).stderr
 
 
+def test_a_health_command_that_hung_once_makes_no_failure(host: Host, app: Project):
+    """The next one is run beside it, and says that all is well."""
+    command = ["sh", "-c", "mkdir /tmp/once 2>/dev/null && sleep 1234; exit 0"]
+    check = {"command": command, "interval": "50ms", "timeout": "500ms", "start_period": "10s"}
+    assert host.up(app.version("1", healthcheck=check)).result["outcome"] == "live"
+
+
 def test_quiet_says_nothing_but_the_result(host: Host, app: Project):
     said = host.up(app, "--quiet", text=True)
     assert said.stdout.startswith(f"release 1 of {app.name} is live at http://{app.domain}")
