@@ -190,7 +190,7 @@ SERVER = """\
     }}
     location @imm_silent {{
       default_type text/plain;
-      return 502 "502: this is imm's proxy: the app behind $host does not answer; see imm status\\n";
+      return 502 "$status: this is imm's proxy: the app behind $host does not answer; see imm status\\n";
     }}
     location @imm_gap {{
       default_type text/plain;
