@@ -73,7 +73,7 @@ class Probe(threading.Thread):
         self.subject = subject
         inspected = at.engine.inspect(subject.container)
         self.restarts = int(inspected["RestartCount"])
-        self.command = health.command_of(subject, inspected)
+        self.command = health.Command.of(at.engine, subject, inspected["Config"])
         self.target = health.http_target(subject) if self.command is None else None
         self.failures = 0
         self.seen: Mapping[str, Any] = {}
@@ -113,15 +113,15 @@ class Probe(threading.Thread):
             details, hint = explain.why(engine, self.subject, state, None, None, ())
             return Trouble(f"{name} ended", details, hint)
         if self.failures >= FAILURES_IN_A_ROW:
-            details, hint = explain.why(engine, self.subject, state, self.target, self.command, [self.seen])
+            words = self.command.words if self.command else None
+            details, hint = explain.why(engine, self.subject, state, self.target, words, [self.seen])
             return Trouble(f"{name} turned unhealthy", details, hint)
         return None
 
     def _ask(self) -> tuple[bool, Mapping[str, Any]]:
         if self.command is not None:
-            code, printed = self.at.engine.execute(self.subject.container, self.command)
-            said = printed.decode(errors="replace").strip()[-300:]
-            return code == 0, {"code": code, "printed": said, "times": FAILURES_IN_A_ROW}
+            came = self.command.run()
+            return came["code"] == 0, {**came, "times": FAILURES_IN_A_ROW}
         assert self.target is not None
         within = self.target["timeout"] + ANSWER_SECONDS
         [answer] = self.at.host.session.ask("ask_all", targets=[self.target], within=within)

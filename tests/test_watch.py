@@ -110,6 +110,18 @@ class TestOnAHost:
             outcome = running.ends(1)
         went_back(shared, healthy, outcome, "turned unhealthy")
 
+    def test_a_release_whose_health_command_does_not_end_any_more_goes(self, shared: Host):
+        """It is given its time, and no more."""
+        app = shared.project()
+        asks = {"command": ["sh", "-c", "test ! -e /tmp/hangs || sleep 1000"], "timeout": "500ms"}
+        shared.up(app.version("good", healthcheck=asks))
+        app.set(release={"watch": WATCH})
+        with shared.begun(app.version("hanging"), "up", step="watch") as running:
+            assert shared.get("/write?/tmp/hangs=1", app) == "written"
+            outcome = running.ends(1)
+        went_back(shared, app, outcome, "turned unhealthy")
+        assert "had not ended within 0.5 s" in "\n".join(outcome.error["details"])
+
     def test_one_that_stands_its_watch_stays(self, shared: Host, healthy: Project):
         """For as long as it was told to, and the old one goes after that."""
         outcome = shared.up(healthy.version("sound").set(release={"watch": "3s"}))
