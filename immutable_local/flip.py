@@ -48,7 +48,7 @@ def proofs(release: Release, plan: Plan, structure: Structure, others: Sequence[
 
 
 def proofs_of(
-    release: Release, slots: Mapping[str, Slot], structure: Structure, others: Sequence[Structure] = ()
+    release: Release, slots: Mapping[str, Slot], structure: Structure, others: Sequence[Structure]
 ) -> list[Flip]:
     """A request for each of these services, which an instance at its slot must answer.
 

@@ -241,7 +241,7 @@ def _go_back(
         details=trouble.details,
         hint=trouble.hint or f"see imm logs --release {release.number}, then run imm up",
     )
-    proofs = flip.proofs_of(before.release, old.slots, routes)
+    proofs = flip.proofs_of(before.release, old.slots, routes, at.host.structures())
     targets = [target for each in _instances(before, routes) if (target := health.http_target(each))]
     well = session.ask("ask_all", targets=[{**each, "timeout": OLD_ANSWERS_SECONDS} for each in targets])
     if not all(answer.get("healthy") for answer in well):
