@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 # What it asserts is told like a test's own.
-pytest.register_assert_rewrite("tests.host")
+pytest.register_assert_rewrite("tests.host", "tests.kills")
 
 from tests.host import ROOT, Host, Project  # noqa: E402
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.utils.build import exclude_paths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,6 +114,23 @@ class TestContext:
         error = host.up(app, expect=1).error
         assert error["code"] == "build_failed"
         assert error["hint"]
+
+    def test_without_a_dockerignore_all_paths_are_those_that_the_builder_gets(self, tmp_path: Path):
+        """By another, shorter way than with one."""
+        (tmp_path / "a" / "b").mkdir(parents=True)
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "Dockerfile").touch()
+        (tmp_path / ".hidden").touch()
+        (tmp_path / "a" / "b" / "file").touch()
+        (tmp_path / "to-a-folder").symlink_to("a")
+        (tmp_path / "a" / "round").symlink_to("..")
+        (tmp_path / "a" / "nowhere").symlink_to("/nonexistent")
+        os.mkfifo(tmp_path / "fifo")
+        known = context_paths(tmp_path, "Dockerfile")
+        assert known == set(exclude_paths(str(tmp_path), [], dockerfile="Dockerfile"))
+        assert len(known) == 10
+        with pytest.raises(OSError):
+            context_paths(tmp_path / "gone", "Dockerfile")
 
     @settings(max_examples=300)
     @given(text=st.text("!*?[]\\/ab.#- \n^{}()|+$\t\r\0é", max_size=14))
