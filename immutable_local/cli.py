@@ -133,7 +133,7 @@ def plan(
     from immutable_local.config import placed
     from immutable_local.deployment import Options
 
-    app, folder = _app()
+    app, folder = _app(to_build=True)
     tell = _teller(app.name)
     with placed(asked.file):
         decided, found = deploy.plan_up(_engine(), app, folder, Options(), tell)
@@ -225,7 +225,7 @@ def status() -> None:
     from immutable_local import render
     from immutable_local.status import of_app
 
-    app = _app_as_told()
+    app, _ = _app()
     told = of_app(_begun(), app)
     if asked.json:
         _print_json(told)
@@ -259,7 +259,7 @@ def history() -> None:
     from immutable_local import render
     from immutable_local.status import records_of
 
-    app = _app_as_told()
+    app, _ = _app()
     records = records_of(_begun(), app.name)
     if asked.json:
         _print_json(records)
@@ -284,7 +284,7 @@ def logs(
     """The logs of what is live, or of a release that is gone."""
     from immutable_local.logs import lines
 
-    app = _app_as_told()
+    app, _ = _app()
     try:
         for name, line in lines(_engine(), app.name, service, release, follow, tail):
             if asked.json:
@@ -306,7 +306,7 @@ def prune(wait: Wait = "0s") -> None:
     from immutable_local.deployment import Options
 
     seconds = _seconds(wait)
-    app = _app_as_told()
+    app, _ = _app()
     tell = _teller(app.name)
     with _interruptible(tell):
         removed = deploy.prune_releases(_engine(), app.name, app.keep, Options(seconds), tell)
@@ -368,7 +368,7 @@ def secret_set(
 
     check_secret_name(name)
     seconds = _seconds(wait)
-    app = _app_as_told()
+    app, _ = _app()
     value = secret.check_value(name, _secret_value(name, from_file))
     changed = _with_lock(
         _begun(), app.name, "secret set", seconds, lambda session: secret.put(session, app.name, name, value)
@@ -392,7 +392,7 @@ def secret_list() -> None:
     from immutable_local import render
     from immutable_local.status import secrets_of
 
-    app = _app_as_told()
+    app, _ = _app()
     known = secrets_of(_begun(), app.name)
     wanted = sorted({name for service in app.services for name in service.secrets} - set(known))
     if asked.json:
@@ -414,7 +414,7 @@ def secret_remove(name: Annotated[str, typer.Argument(metavar="NAME")], wait: Wa
 
     check_secret_name(name)
     seconds = _seconds(wait)
-    app = _app_as_told()
+    app, _ = _app()
     begun = _begun()
     existed = not untouched(begun) and _with_lock(
         begun, app.name, "secret remove", seconds, lambda session: secret.remove(session, app.name, name)
@@ -616,19 +616,12 @@ def _failed(error: ImmError, tell: Teller | None = None, app: str = "") -> dict[
     return result_json(Result("failed", tell.release, tell.previous, tell.seconds, error=error), app)
 
 
-def _app() -> tuple[App, Path]:
+def _app(to_build: bool = False) -> tuple[App, Path]:
+    """The app and its folder; what is only needed to make releases is looked at for those who make one."""
     from immutable_local.config import read
 
     folder = _folder()
-    return read(asked.file), folder
-
-
-def _app_as_told() -> App:
-    """The app as imm.toml tells it: what is only needed to make releases isn't looked at."""
-    from immutable_local.config import read
-
-    _folder()
-    return read(asked.file, to_build=False)
+    return read(asked.file, to_build), folder
 
 
 def _folder() -> Path:
@@ -675,7 +668,7 @@ def _deploy(command: Callable[[Begun, App, Path, Teller], Result], to_build: boo
     name = ""
     try:
         with _interruptible(tell):
-            app, folder = _app() if to_build else (_app_as_told(), _folder())
+            app, folder = _app(to_build)
             name = app.name
             if asked.json:
                 tell.listener = render.JsonLines(name, terminal).hear
