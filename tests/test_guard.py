@@ -14,12 +14,10 @@ from signal import Signals
 
 import pytest
 
-pytest.register_assert_rewrite("tests.kills")
-
-from immutable_local.guard import guard  # noqa: E402
-from immutable_local.wait import until  # noqa: E402
-from tests.host import HEALTHCHECK, Host, Project  # noqa: E402
-from tests.kills import (  # noqa: E402
+from immutable_local.guard import guard
+from immutable_local.wait import until
+from tests.host import HEALTHCHECK, Host, Project
+from tests.kills import (
     check,
     command,
     guards,

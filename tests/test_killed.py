@@ -23,15 +23,13 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.kills")
-
-from immutable_local import ledger, lock  # noqa: E402
-from immutable_local.engine import connect  # noqa: E402
-from immutable_local.host import attach  # noqa: E402
-from immutable_local.sidecar.program import HEARTBEAT_SECONDS  # noqa: E402
-from tests.conftest import Machine  # noqa: E402
-from tests.host import Host  # noqa: E402
-from tests.kills import (  # noqa: E402
+from immutable_local import ledger, lock
+from immutable_local.engine import connect
+from immutable_local.host import attach
+from immutable_local.sidecar.program import HEARTBEAT_SECONDS
+from tests.conftest import Machine
+from tests.host import Host
+from tests.kills import (
     SIGNALS,
     STEPS,
     Clients,

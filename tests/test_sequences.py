@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-pytest.register_assert_rewrite("tests.kills", "tests.sequences")
+pytest.register_assert_rewrite("tests.sequences")
 
 from tests.conftest import Machine  # noqa: E402
 from tests.host import Host  # noqa: E402

@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.kills")
-
-from tests.host import ROOT, Host, Project  # noqa: E402
-from tests.kills import kill_guards  # noqa: E402
-from tests.remote.second_engine import PROGRAMS, SSH_PROGRAMS, SecondEngine, why_not  # noqa: E402
+from tests.host import ROOT, Host, Project
+from tests.kills import kill_guards
+from tests.remote.second_engine import PROGRAMS, SSH_PROGRAMS, SecondEngine, why_not
 
 PORT = 8080
 

@@ -13,7 +13,7 @@ from signal import Signals
 import docker
 import pytest
 
-pytest.register_assert_rewrite("tests.remote.faults", "tests.kills")
+pytest.register_assert_rewrite("tests.remote.faults")
 
 from immutable_local.wait import until  # noqa: E402
 from tests.kills import Clients, command  # noqa: E402

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.remote.faults", "tests.kills")
+pytest.register_assert_rewrite("tests.remote.faults")
 
 from immutable_local.wait import until  # noqa: E402
 from tests.host import Project  # noqa: E402

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-pytest.register_assert_rewrite("tests.remote.faults", "tests.kills")
+pytest.register_assert_rewrite("tests.remote.faults")
 
 from tests.remote.conftest import Apart  # noqa: E402
 from tests.remote.faults import host_is_right, struck_at  # noqa: E402

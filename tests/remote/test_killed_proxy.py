@@ -13,7 +13,7 @@ from signal import Signals
 
 import pytest
 
-pytest.register_assert_rewrite("tests.remote.faults", "tests.kills")
+pytest.register_assert_rewrite("tests.remote.faults")
 
 from tests.host import Project  # noqa: E402
 from tests.kills import Kill, Subject, at_each_step, at_the_begin, guards  # noqa: E402

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.kills")
-
-from immutable_local.wait import until  # noqa: E402
-from tests.host import Outcome, Project  # noqa: E402
-from tests.kills import Command, check, live_number, look  # noqa: E402
-from tests.remote.conftest import Apart  # noqa: E402
-from tests.remote.faults import no_task_stays, proxies, tasks  # noqa: E402
+from immutable_local.wait import until
+from tests.host import Outcome, Project
+from tests.kills import Command, check, live_number, look
+from tests.remote.conftest import Apart
+from tests.remote.faults import no_task_stays, proxies, tasks
 
 pytestmark = pytest.mark.engine
 # Twenty interpreters start on two cores.
