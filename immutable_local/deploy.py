@@ -70,10 +70,10 @@ def up(begun: Begun, app: App, folder: Path, options: Options, tell: Teller) -> 
             before = None  # what is watched stays up beside its successor, and one writer may not
         git = ahead(commit, folder)
         project = origin(folder)
-        _check_origin(at, project, options, built)
         with Undo(tell.warn) as undo:
+            undo.by(_discard, at, built)
+            _check_origin(at.found, project, options)
             with tell.step("seal"):
-                undo.by(_discard, at, built)
                 release = unbroken(seal.sealed, at, asked, source, undo)
                 tell.release = release.number
             return roll_out(
@@ -120,11 +120,13 @@ def plan_up(engine: Engine, app: App, folder: Path, options: Options, tell: Tell
             ending.callback(host.close)
         session = host.session if host else None
         found = observe(engine, session, app.name)
+        secret.check_all_set(app, found.secrets)
         if host is not None:
             structure.check_claims(host, found, app)
         builder = image.buildkit_program
         asked, _, built = seal.asked_for(engine, session, found, app, folder, options, tell, builder)
         seal.discard(engine, found, built)
+        _check_origin(found, origin(folder), options)
         return decide(asked, found), found
 
 
@@ -406,15 +408,13 @@ def _live_number(found: Observed) -> int | None:
     return found.live.release if found.live else None
 
 
-def _check_origin(at: Deployment, mine: Origin, options: Options, built: Pin | None) -> None:
+def _check_origin(found: Observed, mine: Origin, options: Options) -> None:
     """Two projects with one name don't replace one another, unless told so."""
-    known = at.found.origin
+    known = found.origin
     if known is None or known.same_project(mine.marks) or options.take_over:
         return
-    seal.discard(at.engine, at.found, built)
     raise UsageError(
-        f"another project's app is named {at.app} on this host: it came from {known.where}",
+        f"another project's app is named {found.app} on this host: it came from {known.where}",
         code="other_project",
-        still=at.still,
         hint="choose another name in imm.toml; or, if this is the same project, imm up --take-over",
     )

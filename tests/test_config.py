@@ -91,6 +91,7 @@ def test_every_key_that_is_built_must_be_read(app: Reader, tmp_path: Path) -> No
         healthcheck = { command = "pg_isready -U 'the app'" }
         [volumes.uploads]
         writers = "many"
+        [volumes.pgdata]
         [release]
         keep = 3
         """
@@ -132,9 +133,11 @@ def test_every_key_that_is_built_must_be_read(app: Reader, tmp_path: Path) -> No
     assert from_json(to_json(told)) == told
 
 
-def test_a_volume_that_is_only_mounted_must_have_one_writer(app: Reader) -> None:
-    told = app(SHORTEST + 'volumes = ["data:/data"]\n[volumes.other]\nwriters = "many"\n')
-    assert told.volumes == (Volume("other", "many"), Volume("data", "one"))
+def test_where_no_volume_is_declared_each_that_is_mounted_must_have_one_writer(app: Reader) -> None:
+    assert app(SHORTEST + 'volumes = ["data:/data", "more:/more"]\n').volumes == (
+        Volume("data", "one"),
+        Volume("more", "one"),
+    )
 
 
 def test_defaults_told_to_editors_must_be_those_of_the_app(app: Reader) -> None:

@@ -219,6 +219,7 @@ def test_a_secret_without_a_value_is_refused_before_anything_is_built(shared: Ho
     outcome = refused(shared, app, expect=2)
     assert outcome.error["code"] == "secret_missing"
     assert outcome.error["hint"] == "imm secret set TOKEN"
+    assert shared.imm(app, "plan", expect=2).error["message"] == outcome.error["message"]
     assert not any(each.get("step") == "build" for each in outcome.told)
 
 
@@ -292,8 +293,8 @@ class TestAnotherProjectOfTheSameName:
 
     def test_it_is_refused_and_nothing_is_touched(self, host: Host, other: Project):
         with host.nothing_left_over():
-            error = host.up(other, expect=2).error
-        assert error["code"] == "other_project"
+            error, planned = host.up(other, expect=2).error, host.imm(other, "plan", expect=2).error
+        assert (error["code"], planned["message"]) == ("other_project", error["message"])
         assert str(host.projects[0].folder) in error["message"]
         assert "--take-over" in error["hint"]
         assert host.get("/version") == "1"

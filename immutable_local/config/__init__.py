@@ -168,16 +168,17 @@ def _inlined(finding: Finding, file: str) -> Finding:
 
 
 def _volumes(declared: Mapping[str, Any], services: Mapping[str, Any]) -> tuple[Volume, ...]:
-    """The declared volumes, and those that services only mount, unless that looks like a slip of the pen."""
+    """The declared volumes; where none is declared, those that services mount, with the defaults."""
     volumes = {name: Volume(name, **settings) for name, settings in declared.items()}
     findings = Findings()
     for name, given in services.items():
         mounts: tuple[Mount, ...] = given.get("volumes", ())
         for position, mount in enumerate(mounts):
             with findings.at(name, "volumes", position):
-                suggestion = "" if mount.volume in volumes else meant(mount.volume, declared)
-                if suggestion:
-                    hint = f"or declare it: [volumes.{mount.volume}]"
+                # A slip of the pen would go live with nothing in it.
+                if declared and mount.volume not in declared:
+                    suggestion = meant(mount.volume, declared)
+                    hint = f"{'or ' if suggestion else ''}declare it: [volumes.{mount.volume}]"
                     raise Wrong(Finding(f"unknown volume {mount.volume}{suggestion}", hint))
                 volumes.setdefault(mount.volume, Volume(mount.volume))
     findings.settle()
