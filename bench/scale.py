@@ -30,8 +30,8 @@ from immutable_local.app import App, Service
 from immutable_local.engine import Engine, connect, endpoint
 from immutable_local.image import repository, seal
 from immutable_local.ledger import append
+from immutable_local.live import Live, LiveService
 from immutable_local.network import app_network, proxy_address
-from immutable_local.observed import Live, LiveService
 from immutable_local.proxy import flags
 from immutable_local.release import Pin, Release
 from immutable_local.routes import SLOTS, Side, Structure
@@ -123,8 +123,7 @@ def _make(image: str, engine: Engine, session: Session, number: int) -> None:
     live = Live(1, sealed.identity, sealed.image, "2026-01-01T00:00:00.000Z", services)
     session.ask("lock", name=f"app-{name}", who={"command": "bench"}, wait=10)
     session.ask("structure_write", app=name, told=routes.to_json())
-    told = live.to_json()
-    session.ask("point", app=name, flags=flags({"web": "green"}, (), told), release=told)
+    session.ask("point", app=name, flags=flags(live), release=live.to_json())
 
 
 def _take_away(engine: Engine, session: Session, number: int) -> None:

@@ -35,8 +35,9 @@ from immutable_local.engine import Container, Engine
 from immutable_local.errors import ImmError, NotFound, UsageError
 from immutable_local.events import Result, Teller
 from immutable_local.host import Begun, Host, attach, begin, untouched
+from immutable_local.live import Live
 from immutable_local.network import app_network
-from immutable_local.observed import Live, Observed, observe
+from immutable_local.observed import Observed, observe
 from immutable_local.plan import Plan, decide
 from immutable_local.release import Pin, Release
 from immutable_local.routes import Slot
@@ -226,7 +227,7 @@ def roll_out(
             watch.counted_to_the_end(at, live)
         counted = watch.counts(at, live.slots) if watched else {}
         proofs = flip.proofs(release, plan, routes, at.host.structures())
-        at.host.proxy.point(session, at.app, live.slots, (), live.to_json())
+        at.host.proxy.point(session, at.app, live)
         at.host.proxy.confirm(session, proofs)
         # Not before the proof: should it fail, what waits goes on to the old instance.
         parking.release(at.host, routes, live.slots, held)

@@ -11,7 +11,7 @@ from immutable_local import drain
 from immutable_local.app import Service
 from immutable_local.deployment import Deployment
 from immutable_local.instance import Instance
-from immutable_local.observed import Live, LiveService
+from immutable_local.live import Live, LiveService
 from immutable_local.plan import Plan
 from immutable_local.proxy import Flip
 from immutable_local.release import Release
@@ -95,8 +95,7 @@ def point_back(at: Deployment, release: Release, plan: Plan, held: Sequence[str]
     if live is None:
         at.host.proxy.withdraw(at.host.session, at.app)
     else:
-        told = replace(live, held=tuple(held)).to_json()
-        at.host.proxy.point(at.host.session, at.app, live.slots, held, told)
+        at.host.proxy.point(at.host.session, at.app, replace(live, held=tuple(held)))
     at.tell.reached = ""
     # What waits counts as in flight.
     leaving = {each.service: each.slot for each in plan.moving if each.service not in held}

@@ -34,8 +34,7 @@ def make_room(at: Deployment, plan: Plan, undo: Undo) -> tuple[str, ...]:
     with at.tell.step("hold"):
         undo.by(start_again, at)
         parking.begin(at.host, at.found.structure, at.app, live.slots, waiting)
-        holding = replace(live, held=held)
-        at.host.proxy.point(at.host.session, at.app, live.slots, held, holding.to_json())
+        at.host.proxy.point(at.host.session, at.app, replace(live, held=held))
         slots = {name: live.services[name].slot for name in held}
         _drain(at, slots, waiting)
     with at.tell.step("stop_old"):

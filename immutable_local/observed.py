@@ -3,88 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from immutable_local import image
 from immutable_local import labels as label
 from immutable_local.app import App, Service, Volume
 from immutable_local.engine import Container, Engine
+from immutable_local.live import Live
 from immutable_local.network import app_network
 from immutable_local.release import WAS_LIVE, Pin, Release, unseal, way_back
-from immutable_local.routes import Slot, Structure
+from immutable_local.routes import Structure
 from immutable_local.sidecar.session import Session
 from immutable_local.unbroken import ahead
 from immutable_local.who import Origin
-
-
-@dataclass(frozen=True)
-class LiveService:
-    """One service of what is live: its slot, what its instances were made from, and their names."""
-
-    slot: Slot
-    spec: str
-    instances: tuple[str, ...]
-    secrets: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Live:
-    """What the live link names. `held` services answer 503 until their new instances are there; what is
-    `counted` is being compared with another release by what it answers."""
-
-    release: int
-    identity: str
-    image: str
-    since: str
-    services: Mapping[str, LiveService]
-    git: str | None = None
-    held: tuple[str, ...] = ()
-    counted: bool = False
-
-    @property
-    def instances(self) -> set[str]:
-        return {name for each in self.services.values() for name in each.instances}
-
-    @property
-    def slots(self) -> dict[str, Slot]:
-        return {name: each.slot for name, each in self.services.items()}
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "release": self.release,
-            "identity": self.identity,
-            "image": self.image,
-            "since": self.since,
-            "git": self.git,
-            "held": list(self.held),
-            "counted": self.counted,
-            "services": {
-                name: {
-                    "slot": each.slot,
-                    "spec": each.spec,
-                    "instances": list(each.instances),
-                    "secrets": dict(each.secrets),
-                }
-                for name, each in self.services.items()
-            },
-        }
-
-    @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Live:
-        return cls(
-            release=told["release"],
-            identity=told["identity"],
-            image=told["image"],
-            since=told["since"],
-            git=told["git"],
-            held=tuple(told["held"]),
-            counted=told.get("counted", False),
-            services={
-                name: LiveService(each["slot"], each["spec"], tuple(each["instances"]), each["secrets"])
-                for name, each in told["services"].items()
-            },
-        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from immutable_local.app import App, Service
-from immutable_local.observed import Live, Observed
+from immutable_local.live import Live
+from immutable_local.observed import Observed
 from immutable_local.release import Release, spec_of
 from immutable_local.routes import Slot, other
 

@@ -121,8 +121,7 @@ def stay(at: Deployment) -> None:
     if at.found.structure is not None:
         restore(at, at.found.structure)
     if at.found.live is not None:
-        live = at.found.live
-        at.host.proxy.point(at.host.session, at.app, live.slots, live.held, live.to_json())
+        at.host.proxy.point(at.host.session, at.app, at.found.live)
 
 
 def forget(at: Deployment) -> None:

@@ -17,7 +17,8 @@ from immutable_local.errors import EngineError, EngineRefused, ImmError, Session
 from immutable_local.events import Teller
 from immutable_local.host import Host
 from immutable_local.instance import Instance
-from immutable_local.observed import Live, Observed, observe
+from immutable_local.live import Live
+from immutable_local.observed import Observed, observe
 from immutable_local.release import Release
 from immutable_local.routes import Slot
 from immutable_local.sidecar.hands.locks import RECOVERY
@@ -86,7 +87,7 @@ def _count_no_more(host: Host, observed: Observed, tell: Teller) -> Observed:
         return observed
     told = replace(observed.live, counted=False)
     try:
-        host.proxy.point(host.session, observed.app, told.slots, told.held, told.to_json())
+        host.proxy.point(host.session, observed.app, told)
     except SessionLost:
         raise
     except ImmError as failed:
@@ -150,7 +151,7 @@ def let_go(host: Host, observed: Observed, live: Live, tell: Teller) -> None:
 
 def _let_pass(host: Host, observed: Observed, live: Live) -> None:
     if live.held:
-        host.proxy.point(host.session, observed.app, live.slots, (), replace(live, held=()).to_json())
+        host.proxy.point(host.session, observed.app, replace(live, held=()))
     # Also when nothing is held any more: the flip may have come, and the release of what waits not.
     parking.release(host, observed.structure, live.slots, sorted(live.services))
 

@@ -19,7 +19,7 @@ from immutable_local import labels as label
 from immutable_local.deployment import Deployment
 from immutable_local.errors import EngineRefused, FlippedBack, ImmError, Locked, SessionLost
 from immutable_local.instance import Instance
-from immutable_local.observed import Live
+from immutable_local.live import Live
 from immutable_local.proxy import Counts
 from immutable_local.release import Release
 from immutable_local.routes import Slot, Structure
@@ -338,7 +338,7 @@ def counted_to_the_end(at: Deployment, live: Live) -> None:
 
 
 def _point(at: Deployment, live: Live) -> None:
-    at.host.proxy.point(at.host.session, at.app, live.slots, live.held, live.to_json())
+    at.host.proxy.point(at.host.session, at.app, live)
 
 
 def counts(at: Deployment, slots: Mapping[str, Slot]) -> BySlot:

@@ -35,7 +35,7 @@ HANDS = (
     "start",
 )
 LAYERS = {
-    "values": {"", "app", "errors", "events", "labels", "release", "routes"},
+    "values": {"", "app", "errors", "events", "labels", "live", "release", "routes"},
     "tools": {"dockerfile", "guard", "tunnel", "unbroken", "undo", "wait", "who"},
     "reading": {
         "config",

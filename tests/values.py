@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from immutable_local.app import App, Build, HealthCheck, Mount, Service, Volume
 from immutable_local.engine import Container
-from immutable_local.observed import Live, LiveService, Observed
+from immutable_local.live import Live, LiveService
+from immutable_local.observed import Observed
 from immutable_local.release import Pin, Release, spec_of
 from immutable_local.routes import Slot
 

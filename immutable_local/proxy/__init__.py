@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from immutable_local.engine import Engine
 from immutable_local.errors import ProxyError, UsageError
+from immutable_local.live import Live
 from immutable_local.routes import Slot, Structure
 from immutable_local.sidecar.session import Session
 
@@ -69,15 +70,8 @@ class Proxy(Protocol):
         """
         ...
 
-    def point(
-        self,
-        session: Session,
-        app: str,
-        slots: Mapping[str, Slot],
-        held: Collection[str],
-        release: Mapping[str, Any],
-    ) -> None:
-        """Make a release live: one rename moves all services to their slots; requests to `held` ones wait.
+    def point(self, session: Session, app: str, live: Live) -> None:
+        """Make this live: one rename moves all services to their slots; requests to `held` ones wait.
 
         Returns when every new request follows.
         """
@@ -113,14 +107,14 @@ def choose(kind: str) -> Proxy:
     raise UsageError(f"--kind {kind}: imm knows {', '.join(KINDS)}", hint=f"choose one of {', '.join(KINDS)}")
 
 
-def flags(slots: Mapping[str, Slot], held: Collection[str], release: Mapping[str, Any]) -> list[str]:
+def flags(live: Live) -> list[str]:
     """The files of a generation, whose names say what is live."""
     return [
         ALIVE,
-        *([COUNTED] if release["counted"] else []),
-        *([] if held or release["counted"] else [OPEN]),
-        *(f"{service}.green" for service, slot in slots.items() if slot == "green"),
-        *(f"{service}.held" for service in held),
+        *([COUNTED] if live.counted else []),
+        *([] if live.held or live.counted else [OPEN]),
+        *(f"{service}.green" for service, slot in live.slots.items() if slot == "green"),
+        *(f"{service}.held" for service in live.held),
     ]
 
 

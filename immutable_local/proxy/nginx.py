@@ -16,6 +16,7 @@ from typing import Any
 
 from immutable_local.engine import Engine
 from immutable_local.errors import ProxyError
+from immutable_local.live import Live
 from immutable_local.proxy import ALIVE, COUNTED, OPEN, Counts, Flip, flags, prove
 from immutable_local.routes import SLOTS, Side, Slot, Structure, other
 from immutable_local.sidecar.session import Session
@@ -313,15 +314,8 @@ class Nginx:
             )
         self._settled(engine, old, settle)
 
-    def point(
-        self,
-        session: Session,
-        app: str,
-        slots: Mapping[str, Slot],
-        held: Collection[str],
-        release: Mapping[str, Any],
-    ) -> None:
-        session.ask("point", app=app, flags=flags(slots, held, release), release=release)
+    def point(self, session: Session, app: str, live: Live) -> None:
+        session.ask("point", app=app, flags=flags(live), release=live.to_json())
 
     def withdraw(self, session: Session, app: str) -> None:
         session.ask("unpoint", app=app)

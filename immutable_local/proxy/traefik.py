@@ -15,6 +15,7 @@ from typing import Any
 from immutable_local import lock
 from immutable_local.engine import Engine
 from immutable_local.errors import ProxyError
+from immutable_local.live import Live
 from immutable_local.proxy import Counts, Flip, flags, prove
 from immutable_local.routes import SLOTS, Side, Slot, Structure
 from immutable_local.sidecar.session import Session
@@ -127,24 +128,17 @@ class Traefik:
             if name != "imm.yml":
                 self._wait(session, name.removesuffix(".yml").removeprefix("app-"), content)
 
-    def point(
-        self,
-        session: Session,
-        app: str,
-        slots: Mapping[str, Slot],
-        held: Collection[str],
-        release: Mapping[str, Any],
-    ) -> None:
+    def point(self, session: Session, app: str, live: Live) -> None:
         # Another app's deployment may be writing the files of all apps, as they were a moment ago.
         with lock.host(session, "flip"):
             known = [Structure.from_json(told) for told in session.ask("structures").values()]
             mine = next(each for each in known if each.app == app)
             # Which app answers for those who name no site doesn't change by a flip.
-            ports = {service: session.ask("park_port", app=app, service=service) for service in held}
-            content = _of_app(mine, slots, ports, _first(known) == app, release["counted"])
+            held = _ports(session, app, live)
+            content = _of_app(mine, live.slots, held, _first(known) == app, live.counted)
             files = {_file_of(app): content}
-            told = flags(slots, held, release)
-            session.ask("point", app=app, flags=told, release=release, folder=FOLDER, files=files)
+            told = live.to_json()
+            session.ask("point", app=app, flags=flags(live), release=told, folder=FOLDER, files=files)
             self._wait(session, app, content)
 
     def withdraw(self, session: Session, app: str) -> None:
@@ -176,18 +170,14 @@ class Traefik:
     def _files(self, session: Session, structures: Sequence[Structure]) -> dict[str, str]:
         """What the watched folder is to hold: the base, and a file for each app that is live."""
         files = {"imm.yml": _yaml(BASE)}
-        live = session.ask("live_releases")
+        known = session.ask("live_releases")
         first = _first(structures)
         for each in structures:
-            release = live.get(each.app)
-            if release:
-                slots = {name: service["slot"] for name, service in release["services"].items()}
-                ports = {
-                    service: session.ask("park_port", app=each.app, service=service)
-                    for service in release["held"]
-                }
-                counted = release.get("counted", False)
-                files[_file_of(each.app)] = _of_app(each, slots, ports, first == each.app, counted)
+            if told := known.get(each.app):
+                live = Live.from_json(told)
+                held = _ports(session, each.app, live)
+                content = _of_app(each, live.slots, held, first == each.app, live.counted)
+                files[_file_of(each.app)] = content
         return files
 
     def _wait(self, session: Session, app: str, content: str) -> None:
@@ -199,6 +189,11 @@ class Traefik:
                 f"Traefik did not take over the routes of {app} within {LOAD_SECONDS:.0f} s",
                 hint="see docker logs imm-proxy; imm proxy down --force and imm proxy up start it afresh",
             )
+
+
+def _ports(session: Session, app: str, live: Live) -> dict[str, int | None]:
+    """Where the requests to each held service wait; None when nobody has them wait any more."""
+    return {service: session.ask("park_port", app=app, service=service) for service in live.held}
 
 
 def _of_app(
