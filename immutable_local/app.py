@@ -1,6 +1,6 @@
 """What one imm.toml asks for, as frozen values. They import nothing but values and the errors.
 
-`config.py` makes them from a file, `release.py` seals them; `to_json` and `from_json` are exact inverses, so
+`config` makes them from a file, `release.py` seals them; `to_json` and `from_json` are exact inverses, so
 that a sealed release says as much as the file it came from.
 """
 

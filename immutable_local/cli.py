@@ -134,7 +134,7 @@ def plan(
     from immutable_local.deployment import Options
 
     app, folder = _app(to_build=True)
-    tell = _teller(app.name)
+    tell = _teller()
     with placed(asked.file):
         decided, found = deploy.plan_up(_engine(), app, folder, Options(), tell)
     if asked.json:
@@ -307,7 +307,7 @@ def prune(wait: Wait = "0s") -> None:
 
     seconds = _seconds(wait)
     app, _ = _app()
-    tell = _teller(app.name)
+    tell = _teller()
     with _interruptible(tell):
         removed = deploy.prune_releases(_engine(), app.name, app.keep, Options(seconds), tell)
     if asked.json:
@@ -450,7 +450,7 @@ def proxy_up(
         raise UsageError("--https-port: not supported yet", code="not_supported", hint="leave it out")
     change = {"kind": kind, "bind": bind, "http_port": http_port, "pool": pool}
     wanted = making.checked({key: value for key, value in change.items() if value is not None})
-    tell = _teller("")
+    tell = _teller()
     with _interruptible(tell):
         ready = making.ensure(_begun(), tell.warn, wanted)
         ready.close()
@@ -652,7 +652,7 @@ def _begun() -> Begun:
     return asked.begun() if asked.begun else host.begin(_engine())
 
 
-def _teller(app: str) -> Teller:
+def _teller() -> Teller:
     from immutable_local.events import Teller
 
     return Teller(_terminal().hear)
@@ -734,7 +734,7 @@ def _interrupted(tell: Teller) -> ImmError:
 def _with_lock(begun: Begun, app: str, command: str, wait: float, act: Callable[[Any], bool]) -> bool:
     from immutable_local import lock, making
 
-    tell = _teller(app)
+    tell = _teller()
     with _interruptible(tell):
         ready = making.ensure(begun, tell.warn)
         try:

@@ -57,7 +57,7 @@ def up(begun: Begun, app: App, folder: Path, options: Options, tell: Teller) -> 
         secret.check_all_set(app, {})
     with deployment(begun, app.name, "up", options, tell) as at:
         secret.check_all_set(app, at.found.secrets)
-        structure.check_claims(at.host, at.found, app)
+        structure.check_claims(at.host, app)
         before = watch.begin(at, app.watch)
         asked, source, built = seal.asked_for(
             engine, at.host.session, at.found, app, folder, options, tell, builder
@@ -123,7 +123,7 @@ def plan_up(engine: Engine, app: App, folder: Path, options: Options, tell: Tell
         found = observe(engine, session, app.name)
         secret.check_all_set(app, found.secrets)
         if host is not None:
-            structure.check_claims(host, found, app)
+            structure.check_claims(host, app)
         builder = image.buildkit_program
         asked, _, built = seal.asked_for(engine, session, found, app, folder, options, tell, builder)
         seal.discard(engine, found, built)

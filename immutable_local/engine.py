@@ -135,9 +135,9 @@ def asking_docker_to(verb: str) -> Iterator[None]:
             **({"hint": FREE_SPACE} if full else {}),
         ) from refused
     except CUT as lost:
-        raise _unreachable(lost, verb) from lost
+        raise _unreachable(lost) from lost
     except docker.errors.DockerException as failed:
-        raise _unreachable(failed, verb) from failed
+        raise _unreachable(failed) from failed
 
 
 def disk_is_full(said: str) -> bool:
@@ -167,7 +167,7 @@ def connect(api: str | None = None) -> Engine:
         )
     except (docker.errors.DockerException, ValueError, *CUT) as failed:
         # A port that can't be one is a ValueError.
-        raise _unreachable(failed, "answer", host) from failed
+        raise _unreachable(failed, host) from failed
     return Engine(client, named=host, local=local)
 
 
@@ -722,7 +722,7 @@ def _asked_for_its_api(local: str, tls: Any) -> str:
     return str(answer.headers.get("Api-Version", OLDEST_API))
 
 
-def _unreachable(failed: Exception, verb: str, host: str = "") -> EngineError:
+def _unreachable(failed: Exception, host: str = "") -> EngineError:
     where = host or os.environ.get("DOCKER_HOST") or "the docker engine"
     chain: list[BaseException] = []
     cause: BaseException | None = failed

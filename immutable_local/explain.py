@@ -39,7 +39,7 @@ def why(
         details.append(fact)
     elif target is not None:
         details += [_got(target, each) for each in seen] or [f"GET {target['path']} was not answered"]
-        hint = _advice(instance, target, seen)
+        hint = _advice(instance, seen)
         listening = listening_ports(engine, instance.container)
         fact, better = _listening(instance, listening)
         details += [fact] if fact else []
@@ -147,7 +147,7 @@ def _got(target: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
     return reasons.get(seen["failed"], f"{asked} failed: {seen.get('detail')}") + times
 
 
-def _advice(instance: Instance, target: Mapping[str, Any], seen: Sequence[Mapping[str, Any]]) -> str:
+def _advice(instance: Instance, seen: Sequence[Mapping[str, Any]]) -> str:
     key = f"services.{instance.service.name}"
     statuses = [each["status"] for each in seen if "status" in each]
     if any(300 <= status < 400 for status in statuses):

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from immutable_local import drain
 from immutable_local.app import Service
 from immutable_local.deployment import Deployment
-from immutable_local.instance import Instance
+from immutable_local.instance import Instance, replica_of
 from immutable_local.live import Live, LiveService
 from immutable_local.plan import Plan
 from immutable_local.proxy import Flip
@@ -34,7 +34,8 @@ def next_live(
         if change.verb == "keep" and at.found.live is not None:
             services[change.service] = at.found.live.services[change.service]
         elif change.verb in ("create", "replace"):
-            names = sorted(each.name for each in started if each.service.name == change.service)
+            mine = [each.name for each in started if each.service.name == change.service]
+            names = sorted(mine, key=replica_of)
             secrets = {name: at.found.secrets[name] for name in release.app.service(change.service).secrets}
             services[change.service] = LiveService(change.slot, change.spec, tuple(names), secrets)
     since = at.host.session.ask("hello")["at"]

@@ -16,7 +16,6 @@ from typing import Any, Self
 from immutable_local import explain
 from immutable_local.engine import Engine, StillRuns
 from immutable_local.errors import EngineRefused, Unhealthy
-from immutable_local.events import Teller
 from immutable_local.instance import Instance
 from immutable_local.sidecar.session import Session
 from immutable_local.wait import until
@@ -122,7 +121,7 @@ class _Asking:
 
 
 def wait_until_healthy(
-    engine: Engine, session: Session, instances: Sequence[Instance], tell: Teller, what: str, still: str
+    engine: Engine, session: Session, instances: Sequence[Instance], what: str, still: str
 ) -> None:
     """Return when every instance is healthy. `what` and `still` begin and complete the error's sentence.
 
@@ -141,7 +140,7 @@ def wait_until_healthy(
             threading.Thread(target=_run_commands, args=(each.command, each, stop), daemon=True).start()
     try:
         while not all(each.healthy for each in asked):
-            _look(engine, session, asked, by_http, began)
+            _look(session, asked, by_http, began)
             running = engine.running([each.instance.container for each in asked])
             for each in asked:
                 late = not each.healthy and time.monotonic() > each.deadline
@@ -167,9 +166,7 @@ def _targets(asked: Sequence[_Asking]) -> list[dict[str, Any]]:
     return [target for each in asked if (target := http_target(each.instance)) is not None]
 
 
-def _look(
-    engine: Engine, session: Session, asked: Sequence[_Asking], by_http: Sequence[_Asking], began: float
-) -> None:
+def _look(session: Session, asked: Sequence[_Asking], by_http: Sequence[_Asking], began: float) -> None:
     """One look at what the checks have seen; takes POLL_SECONDS at most, less when all are healthy."""
     if by_http:
         told = session.ask("check_poll", numbers=[each.number for each in by_http], wait=POLL_SECONDS)

@@ -78,4 +78,4 @@ def start_again(at: Deployment) -> None:
     """Undo `make_room`: the old instances run again, and get the requests that waited."""
     found = observe(at.engine, at.host.session, at.app)
     if found.live is not None:
-        let_go(at.host, found, found.live, at.tell)
+        let_go(at.host, found, found.live)

@@ -42,6 +42,11 @@ def name_of(app: str, service: str, release: int, slot: Slot, replica: int) -> s
     return f"{app}-{service}-{release}-{slot}-{replica}"
 
 
+def replica_of(name: str) -> int:
+    """Which of its service's instances it is, from 1 on, as `name_of` wrote it."""
+    return int(name.rpartition("-")[2])
+
+
 def start(
     engine: Engine,
     session: Session,
@@ -160,6 +165,16 @@ def discard(engine: Engine, session: Session, app: str, container: str, name: st
         keep_log(engine, session, app, container, name)
     finally:
         engine.remove(container)
+
+
+def grace_of(engine: Engine, container: str) -> float:
+    """What its own release gives it between SIGTERM and SIGKILL, in seconds; nothing to one that is gone."""
+    try:
+        return float(engine.inspect(container)["Config"]["StopTimeout"])
+    except EngineRefused as refused:
+        if refused.status != 404:
+            raise
+        return 0.0
 
 
 def retire(engine: Engine, session: Session, app: str, container: str, name: str, grace: float) -> bool:

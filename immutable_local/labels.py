@@ -12,12 +12,6 @@ SLOT = "imm.slot"  # blue or green
 REPLICA = "imm.replica"  # 1, 2, 3...
 SEALED = "imm.sealed"  # the sealed settings, as canonical JSON
 SOURCE = "imm.source"  # SHA-256 of what the image was built from
-CONFIGURATION = "imm.configuration"  # SHA-256 of how the proxy was asked to run
-POOL = "imm.pool"  # where the apps' subnets come from
+CONFIGURATION = "imm.configuration"  # how the proxy was asked to run, as JSON
 
 PREFIX = "imm."
-
-
-def of_app(app: str) -> dict[str, str]:
-    """The filter that finds everything of one app."""
-    return {APP: app}

@@ -20,7 +20,7 @@ DEFAULT_POOL = "10.201.0.0/16"
 PROXY_NETWORK = "imm-0-proxy"
 FIRST_SLOT = 3
 LAST_SLOT = 125
-# Docker answers a subnet that is taken meanwhile with this status.
+# Other commands take subnets, too: so many may be taken between the look and the creation.
 ATTEMPTS = 8
 
 

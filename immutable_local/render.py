@@ -19,7 +19,6 @@ from immutable_local.events import Event, Note, Result, StepEvent
 
 # The builder's output is shown as it comes once a build has taken this long.
 QUIET_BUILD_SECONDS = 3.0
-SILENT_STEPS = ("record",)
 IN_WORDS = {
     "lock": "lock",
     "sweep": "sweep",

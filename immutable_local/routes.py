@@ -70,10 +70,10 @@ class Structure:
             addresses={name: each for name, each in self.addresses.items() if name != service},
         )
 
-    def address(self, service: str, slot: Slot, position: int) -> str | None:
-        """Where the instance at this position of a slot is found; None when it takes no traffic."""
+    def address(self, service: str, slot: Slot, replica: int) -> str | None:
+        """Where this replica (1, 2, 3...) at a slot is found; None when it takes no traffic."""
         side = self.sides.get(service, {}).get(slot)
-        return side.addresses[position] if side and position < len(side.addresses) else None
+        return side.addresses[replica - 1] if side and replica <= len(side.addresses) else None
 
     def claims(self) -> Iterator[tuple[str, str]]:
         """Every domain and path that this app serves, from either slot."""

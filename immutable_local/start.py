@@ -65,4 +65,4 @@ def start_beside(
 
 def check_health(at: Deployment, release: Release, started: Sequence[Instance]) -> None:
     what = f"release {release.number} of {at.app}"
-    health.wait_until_healthy(at.engine, at.host.session, started, at.tell, what, at.still)
+    health.wait_until_healthy(at.engine, at.host.session, started, what, at.still)

@@ -13,7 +13,7 @@ from immutable_local.app import App
 from immutable_local.engine import Container, Engine
 from immutable_local.errors import SessionLost
 from immutable_local.host import Asked, Begun, Host, attach, find, look
-from immutable_local.instance import Instance
+from immutable_local.instance import Instance, replica_of
 from immutable_local.observed import Observed, observe
 from immutable_local.proxy import Counts
 from immutable_local.routes import Slot
@@ -157,7 +157,7 @@ def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, l
     asking: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for name, service in found.live.services.items():
         told[name] = []
-        for position, instance_name in enumerate(service.instances):
+        for instance_name in service.instances:
             container = by_name.get(instance_name)
             row: dict[str, Any] = {
                 "instance": instance_name,
@@ -171,7 +171,8 @@ def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, l
                 continue
             row["state"] = inspected["State"]["Status"]
             row["started"] = inspected["State"]["StartedAt"][:23].rstrip("Z") + "Z"
-            address = found.structure.address(name, service.slot, position) if found.structure else None
+            replica = replica_of(instance_name)
+            address = found.structure.address(name, service.slot, replica) if found.structure else None
             asked = (
                 next((each for each in release.app.services if each.name == name), None) if release else None
             )

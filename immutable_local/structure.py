@@ -8,7 +8,6 @@ from immutable_local.app import App
 from immutable_local.deployment import Deployment
 from immutable_local.errors import ConfigError, EngineRefused
 from immutable_local.host import Host
-from immutable_local.observed import Observed
 from immutable_local.plan import Plan
 from immutable_local.release import Release
 from immutable_local.routes import Conflict, Side, Slot, Structure, conflict, other
@@ -16,7 +15,7 @@ from immutable_local.unbroken import unbroken
 from immutable_local.undo import Undo
 
 
-def check_claims(host: Host, found: Observed, app: App) -> None:
+def check_claims(host: Host, app: App) -> None:
     """Refuse a domain and path that another app of this host serves, before anything is built."""
     claiming = Structure(
         app.name,

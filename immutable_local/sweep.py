@@ -48,7 +48,7 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
     # After the strays: where one writer is allowed, the old one starts when the new one is gone.
     if observed.live is not None and (held or observed.doing is not None):
         try:
-            let_go(host, observed, observed.live, tell)
+            let_go(host, observed, observed.live)
         except (EngineRefused, Unhealthy) as failed:
             # What is live isn't well, and the command that comes now may be the one that heals it.
             tell.warn(f"{failed.message}; {'; '.join(failed.details[:1])}".rstrip("; "))
@@ -121,14 +121,14 @@ def _begin_history_anew(host: Host, observed: Observed, tell: Teller) -> Observe
     return observe(host.engine, host.session, observed.app)
 
 
-def let_go(host: Host, observed: Observed, live: Live, tell: Teller) -> None:
+def let_go(host: Host, observed: Observed, live: Live) -> None:
     """Start again what was stopped to make room, wait until it is healthy, and send traffic to it."""
     release = observed.live_release
     mine = [each for each in observed.containers if each.name in live.instances]
     stopping = _stopping(observed, live)
     for each in mine:
         if each.running and each.name in stopping:
-            host.engine.stop(each.id, _grace(release, each))
+            host.engine.stop(each.id, instance.grace_of(host.engine, each.id))
     stopped = [each for each in mine if not each.running or each.name in stopping]
     for each in stopped:
         host.engine.start(each.id)
@@ -138,7 +138,7 @@ def let_go(host: Host, observed: Observed, live: Live, tell: Teller) -> None:
         what = f"the old instance of release {live.release}"
         instances = [_instance(release, observed, live, each) for each in stopped]
         try:
-            health.wait_until_healthy(host.engine, host.session, instances, tell, what, "")
+            health.wait_until_healthy(host.engine, host.session, instances, what, "")
         except (EngineError, SessionLost):
             # Nobody can tell: requests wait for who can.
             raise
@@ -166,8 +166,8 @@ def _instance(release: Release, observed: Observed, live: Live, container: Conta
     service = next(name for name, each in live.services.items() if container.name in each.instances)
     slot = live.services[service].slot
     asked = release.app.service(service)
-    position = live.services[service].instances.index(container.name)
-    address = observed.structure.address(service, slot, position) if observed.structure else None
+    replica = instance.replica_of(container.name)
+    address = observed.structure.address(service, slot, replica) if observed.structure else None
     return Instance(container.name, container.id, asked, slot, address)
 
 
@@ -267,13 +267,6 @@ def _stopping(observed: Observed, live: Live) -> set[str]:
     return {name for each in waited_for for name in live.services[each.name].instances}
 
 
-def _grace(release: Release | None, container: Container) -> float:
-    service = container.labels.get(label.SERVICE, "")
-    if release is not None and any(each.name == service for each in release.app.services):
-        return release.app.service(service).stop_grace_period
-    return 10.0
-
-
 def _retire(host: Host, observed: Observed, container: Container) -> None:
-    grace = _grace(observed.live_release, container)
+    grace = instance.grace_of(host.engine, container.id)
     instance.retire(host.engine, host.session, observed.app, container.id, container.name, grace)

@@ -282,8 +282,8 @@ def _instances(before: Before, routes: Structure) -> list[Instance]:
     """The old release's instances, and where those that take traffic are to be asked."""
     found = []
     for name, live in before.live.services.items():
-        for position, each in enumerate(live.instances):
-            address = routes.address(name, live.slot, position)
+        for each in live.instances:
+            address = routes.address(name, live.slot, instance.replica_of(each))
             found.append(Instance(each, each, before.release.app.service(name), live.slot, address))
     return found
 

@@ -292,6 +292,17 @@ class TestWhatKillsFound:
         time.sleep(1.5)
         check(host, app, live, version)
 
+    def test_what_a_sweep_takes_away_ends_in_its_own_releases_time(self, shared: Host):
+        """Killed before it retired the old instance, whose successor is given no time at all."""
+        slow = "trap 'sleep 2; echo ended in peace; kill $!; exit 0' TERM; python3 server.py & wait"
+        app = shared.project().version("old", command=["sh", "-c", slow], stop_grace_period="20s")
+        shared.up(app)
+        struck(shared, app.version("new", command=None, stop_grace_period="0s"), "up", at="record")
+        shared.imm(app, "prune")
+        check(shared, app, 2, "new")
+        told = [each["line"] for each in shared.imm(app, "logs", "--release", "1").told]
+        assert "ended in peace" in told, told
+
     def test_a_release_that_is_live_again_after_down_stands_in_the_history_again(self, many: Subject):
         """Killed between the flip and its record."""
         many.next_version()

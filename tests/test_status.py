@@ -71,6 +71,18 @@ def test_status_tells_an_instance_that_is_not_healthy_any_more(host: Host):
     assert host.status(app)["services"]["web"][0]["state"] == "exited"
 
 
+def test_status_tells_which_of_many_instances_is_not_healthy(host: Host):
+    """The eleventh stands before the second where names are sorted as text."""
+    app = host.project().version("1", replicas=11)
+    host.up(app)
+    sick = next(name for name in host.running(app) if name.endswith("-11"))
+    asked = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/sicken').read()"
+    assert host.execute(sick, "python3", "-c", asked)[0] == 0
+    told = host.status(app)["services"]["web"]
+    assert [each["instance"].rpartition("-")[2] for each in told] == [str(each) for each in range(1, 12)]
+    assert [each["instance"] for each in told if each["health"] != "healthy"] == [sick]
+
+
 def test_the_proxy_tells_its_apps_and_stays_while_they_are_live(shared: Host, app: Project):
     """Whoever takes it down by mistake is told whom that would hit."""
     told = shared.imm(app, "proxy", "status").result

@@ -8,6 +8,7 @@ kept-alive clients are not cut.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -138,6 +139,7 @@ http {{
   limit_conn_log_level info;
 """
 
+GENERATION = re.compile(r'location = /generation .* return 200 "([0-9a-f]{16})"')
 CONTROL = """\
   server {{
     listen unix:{proxy}/run/control.sock;
@@ -294,7 +296,7 @@ class Nginx:
 
     def _follow(self, engine: Engine, session: Session, text: str, settle: bool) -> None:
         """Let nginx follow its file, which holds `text`, unless it does. Raises ProxyError when it fails."""
-        generation = text.partition('location = /generation { default_type text/plain; return 200 "')[2][:16]
+        [generation] = GENERATION.findall(text)
         if session.ask("loaded", sock="control.sock", generation=generation, seconds=0.0)["loaded"]:
             # The command before this one may have loaded it a moment ago.
             if settle and session.ask("proxy_age", name="nginx.conf") < LEAVING_SECONDS:

@@ -214,7 +214,7 @@ def _of_app(
             continue
         key = _key(structure.app, name)
         serving = _serving(structure.app, name, slots[name])
-        services[serving] = _service(side, held.get(name) if name in held else None, key)
+        services[serving] = _service(side, held.get(name), key)
         transports[key] = _transport(side)
         middlewares[f"{key}_proof"] = {
             "headers": {"customResponseHeaders": {"X-Imm-Upstream": f"{side.addresses[0]}:{side.port}"}}

@@ -19,7 +19,7 @@ from immutable_local.sidecar.hands.start import START, packed
 if TYPE_CHECKING:
     from immutable_local.engine import Engine
 
-HEARTBEAT_SECONDS = 2.0
+BEAT_SECONDS = 2.0
 ANSWER_SECONDS = 30.0
 # What changes something is answered within this; what takes longer only waits, or asks.
 INTERRUPTED_SECONDS = 1.0
@@ -176,7 +176,7 @@ class Session:
             answer.set_result(told["ok"])
 
     def _beat(self) -> None:
-        while not self._ended.wait(HEARTBEAT_SECONDS):
+        while not self._ended.wait(BEAT_SECONDS):
             try:
                 self.ask("beat")
             except ImmError:

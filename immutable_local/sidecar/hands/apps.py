@@ -7,7 +7,6 @@ from immutable_local.sidecar.hands.ledger import ledger_read
 from immutable_local.sidecar.hands.locks import need
 from immutable_local.sidecar.hands.secrets import secret_list
 
-# What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

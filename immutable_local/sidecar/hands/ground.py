@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 
-# What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

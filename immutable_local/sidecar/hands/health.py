@@ -9,7 +9,6 @@ import time
 
 from immutable_local.sidecar.hands.ground import interfaces, need_network
 
-# What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

@@ -9,7 +9,6 @@ import os
 from immutable_local.sidecar.hands.ground import PROXY, STATE, Refusal, dump, named, now, write_whole
 from immutable_local.sidecar.hands.locks import need
 
-# What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

@@ -18,7 +18,6 @@ from immutable_local.sidecar.hands.ground import (
 )
 from immutable_local.sidecar.hands.locks import need
 
-# What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

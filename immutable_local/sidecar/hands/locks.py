@@ -10,7 +10,6 @@ import time
 
 from immutable_local.sidecar.hands.ground import PROXY, STATE, Refusal, dump, named, now
 
-# What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

@@ -11,7 +11,6 @@ from immutable_local.sidecar.hands.ground import PROXY, Refusal, dump, named
 from immutable_local.sidecar.hands.locks import need
 from immutable_local.sidecar.hands.start import START, packed
 
-# What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess

@@ -9,7 +9,6 @@ import pathlib
 from immutable_local.sidecar.hands.ground import STATE, dump, named, now, read_json, write_whole
 from immutable_local.sidecar.hands.locks import need
 
-# What typing itself spells so, without the milliseconds that importing it costs each session.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
