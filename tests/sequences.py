@@ -304,10 +304,11 @@ class Sequence(RuleBasedStateMachine):
         calm = self.model.writers == "one" and which == signal.SIGKILL
         with self.clients(but_503=calm, gone="down" in (words, then)):
             with command(self.host, self.app, words) as running:
-                if words != "prune":
+                if words == "prune":
+                    running.loaded()
+                else:
                     running.begun(step)
-                # Of `prune` no step is waited for: at its begin it would be Python itself that is interrupted.
-                time.sleep(delay / 1000 + (0.1 if words == "prune" else 0.0))
+                time.sleep(delay / 1000)
                 running.send(which, alone=guard != "killed")
                 outcome = running.ended(unguarded=guard == "done")
             note(f"it ended with {outcome.code}")
@@ -359,13 +360,14 @@ class Sequence(RuleBasedStateMachine):
     @rule(
         kind=st.sampled_from(KINDS),
         which=st.sampled_from(SIGNALS),
-        delay=st.integers(100, 2500),
+        delay=st.integers(0, 2400),
         guard=st.sampled_from(GUARDS),
     )
     def kill_proxy_up(self, kind: str, which: signal.Signals, delay: int, guard: str) -> None:
         """The proxy is being replaced by another kind; whichever it is then, the next command makes it serve."""
         self.move(f"proxy up --kind {kind}, {which.name} after {delay} ms, its guard {guard}")
         with command(self.host, self.app, "proxy", "up", "--kind", kind) as running:
+            running.loaded()
             time.sleep(delay / 1000)
             running.send(which, alone=guard != "killed")
             assert "Traceback" not in running.ended(unguarded=guard == "done").stderr
