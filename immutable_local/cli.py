@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from immutable_local.errors import ImmError, NotFound, UsageError
+from immutable_local.errors import ImmError, NotFound, UsageError, shown
 
 if TYPE_CHECKING:
     from immutable_local.app import App
@@ -34,6 +35,8 @@ BROKEN_PIPE = 1
 LONGEST_WAIT_SECONDS = 365 * 86400.0
 # What Typer makes of Ctrl-C.
 INTERRUPTED = 130
+# What a shell sets that asks for completion.
+COMPLETING = "_IMM_COMPLETE"
 # Whose last line of JSON is a result, whatever went wrong.
 WITH_A_RESULT = ("up", "revert", "down")
 
@@ -75,6 +78,13 @@ ALONE = ("--json", "--quiet", "-q", "--no-color", "--debug", "--version")
 Wait = Annotated[
     str, typer.Option("--wait", metavar="TIME", help="How long to wait for another deployment: 30s, 5m.")
 ]
+
+
+def _release_number(told: str) -> int:
+    # int() takes more: signs, blanks, underscores, and more digits than a release will ever have.
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", told):
+        raise UsageError(f"{shown(told)}: not a release's number", hint="imm history names them: 1, 2, 3...")
+    return int(told)
 
 
 def show_version(wanted: bool) -> None:
@@ -189,7 +199,10 @@ def up(
 @cli.command(epilog=GLOBAL_OPTIONS)
 def revert(
     number: Annotated[
-        int | None, typer.Argument(metavar="[N]", help="The release; default: the one live before.")
+        int | None,
+        typer.Argument(
+            metavar="[N]", help="The release; default: the one live before.", parser=_release_number
+        ),
     ] = None,
     wait: Wait = "0s",
 ) -> None:
@@ -275,7 +288,8 @@ def logs(
     service: Annotated[str | None, typer.Argument(metavar="[SERVICE]")] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines are written.")] = False,
     release: Annotated[
-        int | None, typer.Option("--release", metavar="N", help="Of that release, gone or not.")
+        int | None,
+        typer.Option("--release", metavar="N", help="Of that release, gone or not.", parser=_release_number),
     ] = None,
     tail: Annotated[
         int | None, typer.Option("--tail", "-n", metavar="LINES", help="Only the last lines.", min=0)
@@ -528,6 +542,9 @@ def main(command: str | None = None, begun: Callable[[], Begun] | None = None) -
     except Exception as unexpected:
         if asked.debug:
             raise
+        if COMPLETING in os.environ:
+            # A shell asks while somebody types: what is told would stand in the middle of that line.
+            sys.exit(ImmError.exit_code)
         _fail(_unexpected(unexpected))
     finally:
         # Else Python's end looks through all that was imported once more, which takes 20 ms.
@@ -577,7 +594,7 @@ def _globals_first(arguments: list[str]) -> list[str]:
         elif word in ALONE or word.startswith("--file="):
             front.append(word)
             asked.json |= word == "--json"
-        elif word == "--file" or (word.startswith("-f") and "logs" not in rest):
+        elif word == "--file" or (word.startswith("-f") and rest[:1] != ["logs"]):
             front.append(word)
             if word in ("--file", "-f"):
                 value = next(words, None)
@@ -755,7 +772,8 @@ def _secret_value(name: str, from_file: Path | None) -> bytes:
                 return file.read(most)
         except OSError as failed:
             raise UsageError(
-                f"{from_file} cannot be read: {failed.strerror}", hint="name a file that you may read"
+                f"{shown(str(from_file))} cannot be read: {failed.strerror}",
+                hint="name a file that you may read",
             ) from failed
     if sys.stdin is None:
         raise UsageError(
@@ -775,9 +793,9 @@ def _seconds(text: str) -> float:
     try:
         found = seconds(text)
     except ValueError as wrong:
-        raise UsageError(f"--wait {text}: not a duration", hint=hint) from wrong
+        raise UsageError(f"--wait {shown(text)}: not a duration", hint=hint) from wrong
     if found > LONGEST_WAIT_SECONDS:
-        raise UsageError(f"--wait {text}: nobody waits for so long", hint=hint)
+        raise UsageError(f"--wait {shown(text)}: nobody waits for so long", hint=hint)
     return found
 
 

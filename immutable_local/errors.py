@@ -29,6 +29,14 @@ FREE_SPACE = (
 )
 
 
+def shown(value: object) -> str:
+    """A value as an error shows it: short, and nothing in it that a terminal would obey."""
+    if isinstance(value, int) and abs(value) >= 10**18:
+        return "a number of more than 18 digits"
+    told = f'"{value}"' if isinstance(value, str) and value.isprintable() else repr(value)
+    return told if len(told) <= 80 else f"{told[:76]}..."
+
+
 class ImmError(Exception):
     """The root of the tree: something failed, and what was live is still live."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from immutable_local import labels as label
 from immutable_local.engine import Container, Engine
-from immutable_local.errors import ImmError, NotFound
+from immutable_local.errors import ImmError, NotFound, shown
 from immutable_local.host import begin, look
 from immutable_local.observed import Observed, observe
 
@@ -115,7 +115,9 @@ def _follow(engine: Engine, containers: Sequence[Container], tail: int | None) -
 def _nothing(found: Observed, service: str | None, release: int | None) -> NotFound:
     services = sorted(found.live.services) if found.live else []
     if service is not None and services and service not in services:
-        return NotFound(f"{found.app} has no service {service}", hint=f"its services: {', '.join(services)}")
+        return NotFound(
+            f"{found.app} has no service {shown(service)}", hint=f"its services: {', '.join(services)}"
+        )
     what = f"release {release} of {found.app}" if release is not None else found.app
     return NotFound(
         f"there is no log of {what}", hint="imm history shows what happened; logs of old releases are bounded"

@@ -22,7 +22,7 @@ from immutable_local.engine import (
     endpoint,
     volume_mount,
 )
-from immutable_local.errors import EngineRefused, ImmError, Locked, ProxyError, SessionLost, UsageError
+from immutable_local.errors import EngineRefused, ImmError, Locked, ProxyError, SessionLost, UsageError, shown
 from immutable_local.guard import guard
 from immutable_local.host import (
     NEXT,
@@ -128,21 +128,24 @@ def checked(change: Mapping[str, Any]) -> Mapping[str, Any]:
     """The change, when it makes sense. Raises UsageError."""
     if "kind" in change:
         choose(change["kind"])
+    bind, pool = change.get("bind", "127.0.0.1"), change.get("pool", network.DEFAULT_POOL)
     try:
-        ipaddress.IPv4Address(change.get("bind", "127.0.0.1"))
+        address = ipaddress.IPv4Address(bind)
     except ValueError as wrong:
-        raise UsageError(
-            f"--bind {change['bind']}: not an IPv4 address", hint="0.0.0.0 is every address"
-        ) from wrong
+        hint = "0.0.0.0 is every address"
+        raise UsageError(f"--bind {shown(bind)}: not an IPv4 address", hint=hint) from wrong
+    if address.is_multicast or address.is_reserved:
+        what = f"--bind {address}: nothing can listen on such an address"
+        raise UsageError(what, hint="0.0.0.0 is every address of this host")
+    hint = f"write it like {network.DEFAULT_POOL}"
     try:
-        pool = ipaddress.IPv4Network(change.get("pool", network.DEFAULT_POOL))
+        subnets = ipaddress.IPv4Network(pool)
     except ValueError as wrong:
-        raise UsageError(f"--pool {change['pool']}: {wrong}", hint="write it like 10.201.0.0/16") from wrong
-    if pool.prefixlen > 23 or not pool.is_private:
-        raise UsageError(
-            f"--pool {pool}: a private network of /23 or larger is needed, a /24 for each app",
-            hint="write it like 10.201.0.0/16",
-        )
+        what = f"--pool {shown(pool)}: not the first address of an IPv4 network and its length"
+        raise UsageError(what, hint=hint) from wrong
+    if subnets.prefixlen > 23 or not any(subnets.subnet_of(each) for each in network.MAY_BE_POOLS):
+        what = f"--pool {subnets}: a private network of /23 or larger is needed, a /24 for each app"
+        raise UsageError(what, hint=hint)
     return change
 
 

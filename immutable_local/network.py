@@ -15,6 +15,11 @@ from immutable_local.errors import EngineRefused, ImmError
 from immutable_local.routes import SLOTS, Slot, Structure
 
 DEFAULT_POOL = "10.201.0.0/16"
+# Of RFC 1918, and of RFC 6598, which is for what is behind a provider's NAT. Other networks that nobody
+# routes are a host's own already (127.0.0.0/8, 169.254.0.0/16), or no host takes their addresses.
+MAY_BE_POOLS = tuple(
+    map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
+)
 # It must sort before every app's: the container's gateway is that of the network that sorts first, and a
 # moved gateway cuts open connections.
 PROXY_NETWORK = "imm-0-proxy"

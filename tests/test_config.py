@@ -206,6 +206,23 @@ def test_a_missing_dockerfile_must_be_told(tmp_path: Path) -> None:
     assert "write a Dockerfile" in refused.hint
 
 
+def test_a_name_that_a_terminal_would_obey_must_not_be_proposed(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile\x1b[31m").touch()
+    (tmp_path / "imm.toml").write_text(SHORTEST)
+    refused = refusal(tmp_path / "imm.toml")
+    assert refused.message == 'build.dockerfile: there is no file "Dockerfile" (imm.toml)'
+
+
+@pytest.mark.parametrize("name", ["\x1b[31m.toml", "a" * 200, "\udcff"])
+def test_a_file_whose_name_is_odd_must_be_told_so_that_a_terminal_stays_as_it_is(
+    tmp_path: Path, name: str
+) -> None:
+    for content in ("", "[x", SHORTEST):
+        (tmp_path / name).write_text(content)
+        told = refusal(tmp_path / name).message
+        assert told.isprintable() and name not in told
+
+
 def test_a_dockerfile_must_be_looked_for_in_the_context(tmp_path: Path) -> None:
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "prod.Dockerfile").write_text("FROM scratch\n")

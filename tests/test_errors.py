@@ -343,6 +343,81 @@ def test_what_makes_no_release_needs_nothing_to_make_one_of(command: str, folder
     assert imm(["up"], folder).returncode == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["up", "--wait"],
+        ["proxy", "up", "--kind"],
+        ["proxy", "up", "--bind"],
+        ["proxy", "up", "--pool"],
+        ["secret", "set", "TOKEN", "--from"],
+        ["status", "-f"],
+        ["revert"],
+        ["logs", "--release"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_typed_is_shown_short_and_without_what_a_terminal_would_obey(words: list[str], folder: Path):
+    code, _, complained = typed([*words, "\x1b[31m" + "x" * 3000], folder)
+    assert code == 2
+    assert "\x1b" not in complained
+    assert len(complained) < 400
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1_0", "9" * 30, "", "1.0", "x"])
+def test_what_is_no_releases_number_is_refused_at_once(number: str, folder: Path):
+    for words in (["revert", "--", number], ["logs", f"--release={number}"]):
+        code, _, complained = typed(words, folder)
+        assert code == 2
+        assert "not a release's number" in complained
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--pool", f"{pool}"] for pool in (
+            "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "198.18.0.0/15", "240.0.0.0/4", "255.255.0.0/16",
+            "8.0.0.0/8", "10.0.0.0/7", "10.201.0.0/24",
+        )),
+        *(["--bind", address] for address in ("224.0.0.1", "240.0.0.1", "255.255.255.255", "::1", "localhost")),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_address_that_nothing_can_have_is_refused_at_once(words: list[str], folder: Path):
+    assert typed(["proxy", "up", *words], folder)[0] == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--pool", "10.0.0.0/8"],
+        ["--pool", "172.16.0.0/12"],
+        ["--pool", "192.168.4.0/23"],
+        ["--pool", "100.64.0.0/10"],
+        ["--bind", "0.0.0.0"],
+        ["--bind", "203.0.113.7"],
+    ],
+    ids=" ".join,
+)
+def test_an_address_that_a_host_may_have_is_taken(words: list[str], folder: Path):
+    """There is no engine to start a proxy on: that is what is said next."""
+    assert typed(["proxy", "up", *words], folder)[0] == 4
+
+
+@pytest.mark.parametrize("command", ["set", "remove"])
+def test_a_secret_may_be_named_like_a_command(command: str, folder: Path):
+    """`-f` names the file there, too: only the command `logs` has one of its own."""
+    code, _, complained = typed(["secret", command, "logs", "-f", "gone.toml"], folder)
+    assert code == 2
+    assert "there is no gone.toml" in complained
+
+
+def test_a_completion_that_goes_wrong_is_quiet(folder: Path):
+    """It would be told in the middle of the line that somebody types."""
+    with patch.dict(os.environ, {"_IMM_COMPLETE": "complete_bash"}):
+        assert typed([], folder) == (1, "", "")
+
+
 def test_an_address_that_cannot_be_one_is_an_engine_that_cannot_be_reached(folder: Path):
     done = imm(["status"], folder, environment={"DOCKER_HOST": "tcp://127.0.0.1:99999"})
     assert done.returncode == 4, done

@@ -20,10 +20,10 @@ from immutable_local.app import App, Build, Mount, Service, Volume
 from immutable_local.config import env_file, keys, values
 from immutable_local.config.contradictions import between_keys, between_services
 from immutable_local.config.findings import Finding, Findings, KeyPath, Wrong
-from immutable_local.config.kinds import meant, shown
+from immutable_local.config.kinds import meant
 from immutable_local.config.lines import key_lines, nearest
 from immutable_local.config.tables import ENTRIES
-from immutable_local.errors import ConfigError, UsageError
+from immutable_local.errors import ConfigError, UsageError, shown
 
 MOST_BYTES = 1_000_000
 MOST_DETAILS = 20
@@ -37,17 +37,18 @@ def read(path: Path, to_build: bool = True) -> App:
 
     Raises `ConfigError`, and nothing else, whatever the file holds.
     """
+    name = _name_of(path)
     text = _text(
         path,
-        what=path.name or str(path),
+        what=name,
         if_absent="run imm init to write one, or name it: imm -f FILE",
         if_no_file="name the file itself: imm -f FOLDER/imm.toml",
     )
-    told = _parsed(text, path.name)
+    told = _parsed(text, name)
     try:
         return _app(told, path.parent, to_build)
     except Wrong as wrong:
-        raise _config_error(wrong, text, path.name) from None
+        raise _config_error(wrong, text, name) from None
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def placed(path: Path) -> Iterator[None]:
         if refused.key:
             with suppress(OSError, ValueError):
                 lines = key_lines(path.read_text(encoding="utf-8"))
-                refused.message += f" ({_place(refused.key, lines, path.name)})"
+                refused.message += f" ({_place(refused.key, lines, _name_of(path))})"
         raise
 
 
@@ -71,6 +72,11 @@ def check_secret_name(name: str) -> None:
         raise UsageError(
             f"the name of a secret {wrong.findings[0].what}", hint="imm secret list shows those in use"
         ) from None
+
+
+def _name_of(path: Path) -> str:
+    """The file of an app as errors name it."""
+    return _bare_or_shown(path.name or str(path), path.name.isprintable())
 
 
 def _text(path: Path, *, what: str, if_absent: str, if_no_file: str) -> str:
@@ -250,5 +256,9 @@ def _told_path(path: KeyPath) -> str:
             told += f"[{part}]"
         else:
             bare = part.isascii() and part.replace("-", "a").replace("_", "a").isalnum()
-            told += ("." if told else "") + (part if bare and len(part) <= 80 else shown(part))
+            told += ("." if told else "") + _bare_or_shown(part, bare)
     return told
+
+
+def _bare_or_shown(name: str, may_be_bare: bool) -> str:
+    return name if may_be_bare and len(name) <= 80 else shown(name)

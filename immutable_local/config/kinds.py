@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from immutable_local.config import units
 from immutable_local.config.findings import Finding, Wrong
+from immutable_local.errors import shown
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -142,7 +143,7 @@ def size(least: int, most: int) -> Kind[int]:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """The end of an error that suggests a known word close to this one; "" if none is."""
-    by_lower_case = {each.lower(): each for each in known if each != word}
+    by_lower_case = {each.lower(): each for each in known if each != word and each.isprintable()}
     close = difflib.get_close_matches(word[:100].lower(), by_lower_case, n=1, cutoff=0.65)
     return f", did you mean {by_lower_case[close[0]]}?" if close else ""
 
@@ -150,14 +151,6 @@ def meant(word: str, known: Iterable[str]) -> str:
 def mismatch(must_be: str, value: object, hint: str = "") -> Wrong:
     """The value has another type than the key."""
     return Wrong(Finding(f"must be {must_be}, not {_type_of(value)}", hint))
-
-
-def shown(value: object) -> str:
-    """A value as an error shows it: short, and nothing in it that a terminal would obey."""
-    if isinstance(value, int) and abs(value) >= 10**18:
-        return "a number of more than 18 digits"
-    told = f'"{value}"' if isinstance(value, str) and value.isprintable() else repr(value)
-    return told if len(told) <= 80 else f"{told[:76]}..."
 
 
 def _type_of(value: object) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from immutable_local.config.findings import Finding, Findings, Wrong
-from immutable_local.config.kinds import Kind, Schema, advised, meant, mismatch, shown
+from immutable_local.config.kinds import Kind, Schema, advised, meant, mismatch
+from immutable_local.errors import shown
 
 T = TypeVar("T")
 
@@ -79,7 +80,8 @@ WORDS: Kind[tuple[str, ...]] = Kind(
     },
 )
 
-ENTRY_NAME = r"[^\s=\u0000-\u001f\u007f]{1,255}"
+LONGEST_NAME = 255
+ENTRY_NAME = rf"[^\s=\u0000-\u001f\u007f-\u009f]{{1,{LONGEST_NAME}}}"
 
 
 def _entries(value: object) -> dict[str, str]:
@@ -91,8 +93,11 @@ def _entries(value: object) -> dict[str, str]:
     entries: dict[str, str] = {}
     for name, each in value.items():
         with findings.at(name):
-            if not re.fullmatch(ENTRY_NAME, name):
-                what = "a name must have no '=', no white space and no control characters"
+            if len(name) > LONGEST_NAME:
+                what = f"a name must have {LONGEST_NAME} characters at most, not {len(name)}"
+                raise Wrong(Finding(what, "shorten the name"))
+            if not re.fullmatch(ENTRY_NAME, name) or not name.isprintable():
+                what = "a name must have no '=', no white space and only printable characters"
                 raise Wrong(Finding(what, "correct the name"))
             entries[name] = _entry(each)
             if "\0" in entries[name] or len(f"{name}={entries[name]}".encode()) > LONGEST_ENTRY:

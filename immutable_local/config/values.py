@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from immutable_local.app import Mount
 from immutable_local.config.findings import Finding, Wrong
-from immutable_local.config.kinds import Kind, meant, mismatch, shown, text, whole
+from immutable_local.config.kinds import Kind, meant, mismatch, text, whole
+from immutable_local.errors import shown
 
 # Of Linux 6.x, from capabilities(7).
 # fmt: off
@@ -27,9 +28,9 @@ CAPABILITIES = (
 _LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 _HOST = rf"{_LABEL}(\.{_LABEL})*"
 _SEGMENT = r"(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+"
-_NO_CONTROL = r"[^\u0000-\u001f\u007f]"
+_NO_CONTROL = r"[^\u0000-\u001f\u007f-\u009f]"
 _VOLUME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,59}"
-_IN_CONTAINER = r"/[^:,\u0000-\u001f\u007f]*"
+_IN_CONTAINER = r"/[^:,\u0000-\u001f\u007f-\u009f]*"
 _REPOSITORY = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 _ACCOUNT = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 
@@ -96,6 +97,8 @@ HEALTH_PATH = text(
 def _container_path(told: str) -> str:
     parts = [part for part in told.split("/") if part]
     path = "/" + "/".join(parts)
+    if not told.isprintable():
+        raise Wrong(Finding(f"must be a path of printable characters, not {shown(told)}"))
     if {".", ".."} & set(parts):
         raise Wrong(Finding(f"must be a path without '.' and '..', not {shown(told)}"))
     if re.match(r"/(|(proc|sys|dev|run/secrets)(/.*)?)$", path):

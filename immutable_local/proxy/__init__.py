@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from immutable_local.engine import Engine
-from immutable_local.errors import ProxyError, UsageError
+from immutable_local.errors import ProxyError, UsageError, shown
 from immutable_local.live import Live
 from immutable_local.routes import Slot, Structure
 from immutable_local.sidecar.session import Session
@@ -104,7 +104,9 @@ def choose(kind: str) -> Proxy:
         from immutable_local.proxy.traefik import Traefik
 
         return Traefik()
-    raise UsageError(f"--kind {kind}: imm knows {', '.join(KINDS)}", hint=f"choose one of {', '.join(KINDS)}")
+    raise UsageError(
+        f"--kind {shown(kind)}: imm knows {', '.join(KINDS)}", hint=f"choose one of {', '.join(KINDS)}"
+    )
 
 
 def flags(live: Live) -> list[str]:
