@@ -121,7 +121,7 @@ def init() -> None:
     path = asked.file
     text = propose(path.parent, path.name)
     try:
-        path.write_text(text)
+        path.write_bytes(text.encode())
     except OSError as failed:
         raise UsageError(
             f"{path} cannot be written: {failed.strerror}", hint="see whether you may write into its folder"
@@ -697,7 +697,11 @@ def _deploy(command: Callable[[Begun, App, Path, Teller], Result], to_build: boo
             error = failed if isinstance(failed, ImmError) else _unexpected(failed)
         error.still = error.still or tell.reached or tell.stands
         if asked.json:
-            render.print_json(_failed(error, tell, name))
+            try:
+                render.print_json(_failed(error, tell, name))
+            except OSError:
+                # Nobody reads it there: its code, and its words on standard error, still count.
+                _nobody_reads()
             error.told = True
         raise error from failed
     try:

@@ -812,7 +812,11 @@ def context_paths(root: Path, dockerfile: str) -> set[str]:
     ignore = own if own.exists() else root / ".dockerignore"
     patterns = []
     if ignore.exists():
-        patterns = [line.strip() for line in ignore.read_text(errors="replace").splitlines()]
+        if not ignore.is_file():
+            raise BuildFailed(f"{ignore.name} is not a file", hint="remove it, or write a file of patterns")
+        # As the builder reads it: also with a byte order mark.
+        text = ignore.read_text("utf-8-sig", errors="replace")
+        patterns = [line.strip() for line in text.splitlines()]
         patterns = [line for line in patterns if line and not line.startswith("#")]
     if not patterns:
         # The SDK would look at each path as if there were some: ten times as long.

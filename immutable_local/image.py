@@ -393,7 +393,11 @@ def _quoted(key: str, value: str) -> str:
 
 
 def _folded(quoted: str) -> Iterator[str]:
-    """A long value on several lines, cut where no escape is torn apart."""
+    """A long value on several lines, cut where no escape is torn apart.
+
+    No line may begin with a #, which would make it a comment even here, and none may be of backslashes alone:
+    `Release.sealed` sees to both.
+    """
     start = 0
     while len(quoted) - start > LINE_LIMIT:
         end = start + LINE_LIMIT

@@ -73,7 +73,11 @@ class Release:
         return self.pins["" if service.image is None else service.name].content
 
     def sealed(self) -> str:
-        """Everything but the number, as canonical JSON: what the image's label holds."""
+        """Everything but the number, as canonical JSON: what the image's label holds.
+
+        Escaped in it is what a Dockerfile takes for a comment, and what it can't have at the end of a line:
+        the label is written on several.
+        """
         told = {
             "app": to_json(self.app),
             "pins": {
@@ -81,7 +85,8 @@ class Release:
                 for name, pin in self.pins.items()
             },
         }
-        return json.dumps(told, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+        return text.replace(r"\\", r"\u005c").replace("#", r"\u0023")
 
 
 def unseal(labels: Mapping[str, str], image: str) -> Release:

@@ -43,14 +43,14 @@ def ensure(engine: Engine, app: App, service: Service, image: str) -> list[str]:
 def user_ids(engine: Engine, container: str, user: str) -> tuple[int, int]:
     """The numbers behind a user as Docker understands it: 'name', 'name:group', '1000', '1000:1000' or ''."""
     name, _, group = user.partition(":")
-    if name.isdigit() and group.isdigit():
+    if name.isdecimal() and group.isdecimal():
         return int(name), int(group)
     passwd = _entries(engine, container, "/etc/passwd")
     name = name or "0"
-    uid = int(name) if name.isdigit() else int(passwd.get(name, ["", "", "0"])[2])
+    uid = int(name) if name.isdecimal() else int(passwd.get(name, ["", "", "0"])[2])
     if not group:
         return uid, next((int(each[3]) for each in passwd.values() if each[2] == str(uid)), 0)
-    if group.isdigit():
+    if group.isdecimal():
         return uid, int(group)
     return uid, int(_entries(engine, container, "/etc/group").get(group, ["", "", "0"])[2])
 
@@ -78,4 +78,5 @@ def _give_to_user(engine: Engine, app: str, service: Service, image: str, name: 
 def _entries(engine: Engine, container: str, path: str) -> dict[str, list[str]]:
     content = (engine.read(container, path) or b"").decode(errors="replace")
     rows = [line.split(":") for line in content.splitlines()]
-    return {row[0]: row for row in rows if len(row) >= 4 and row[2].isdigit()}
+    numbers = slice(2, 4) if path == "/etc/passwd" else slice(2, 3)
+    return {row[0]: row for row in rows if len(row) >= 4 and all(each.isdecimal() for each in row[numbers])}

@@ -280,6 +280,8 @@ def test_closed_streams_change_nothing_but_what_is_read(words: list[str], closed
         (["status", "--json"], "2", 4),
         (["status", "--json"], "1", 4),
         (["status"], "1", 4),
+        (["up", "--json"], "1", 4),
+        (["up", "--json", "--file", "nope"], "1", 2),
     ],
 )
 def test_a_full_disk_behind_what_is_told_changes_no_exit_code(

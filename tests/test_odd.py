@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ ODD = {
     "JSON": '{"a": ["b", null]}',
     "LABEL": '" LABEL imm.app="other',
     "INSTRUCTION": "\nRUN touch /broken\nUSER root\n",
-    "LONG": "x" * 100_000,
+    "LONG": "x" * 60_000,
+    "RULER": "#" * 20_000,
+    "SLASHES": "\\" * 9_000,
+    "BLANKS": " " * 9_000 + "# no comment",
 }
 
 
@@ -114,6 +118,19 @@ class TestContext:
         error = host.up(app, expect=1).error
         assert error["code"] == "build_failed"
         assert error["hint"]
+
+    def test_a_byte_order_mark_hides_no_pattern(self, tmp_path: Path):
+        """Editors write one, and the builder leaves it out."""
+        for name in ("Dockerfile", "private.env"):
+            (tmp_path / name).touch()
+        (tmp_path / ".dockerignore").write_bytes(b"\xef\xbb\xbf*.env\n")
+        assert "private.env" not in context_paths(tmp_path, "Dockerfile")
+
+    @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+    def test_a_dockerignore_that_is_no_file_is_refused(self, tmp_path: Path, make: Callable[[Path], None]):
+        make(tmp_path / ".dockerignore")
+        with pytest.raises(BuildFailed, match="is not a file"):
+            context_paths(tmp_path, "Dockerfile")
 
     def test_without_a_dockerignore_all_paths_are_those_that_the_builder_gets(self, tmp_path: Path):
         """By another, shorter way than with one."""

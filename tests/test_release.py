@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from immutable_local.app import App, Build, HealthCheck, Mount, Service, Volume
 from immutable_local.release import Pin, Release, content_of, numbers, settings, spec_of, unseal, way_back
@@ -21,6 +22,14 @@ def test_a_seal_holds_all_of_a_release(app: App):
     again = unseal(seal_labels(made), "sha256:9")
     assert again == made
     assert again.identity == made.identity
+
+
+@given(st.text('\\"#a \n', max_size=40))
+def test_a_seal_can_stand_on_lines_of_a_dockerfile(value: str):
+    """Cut anywhere: a line that begins with # would be a comment, one of backslashes alone has no end."""
+    made = Release(App("shop", (Service("web", port=8000, environment={"V": value}),)), {}, 1, "sha256:9")
+    assert "#" not in made.sealed() and "\\\\" not in made.sealed()
+    assert unseal(seal_labels(made), "sha256:9") == made
 
 
 WEB = Service("web", port=8000, environment={"A": "1", "B": "2"}, volumes=(Mount("data", "/data"),))
