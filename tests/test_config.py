@@ -554,9 +554,12 @@ def test_the_name_of_a_secret_must_be_checked() -> None:
 # Lines
 
 KEYS = st.from_regex(r"[a-z]{1,4}", fullmatch=True) | st.text(st.characters(codec="utf-8"), max_size=3)
-VALUES = st.sampled_from(
-    ["1", '"a"', '"""\n[x]\ny = 1\n"""', "[\n1, # ]\n2,\n]", "{ a = 1 }", "'''#'''", "{ b.c = 2 }"]
-)
+# fmt: off
+VALUES = st.sampled_from([
+    "1", '"a"', '"""\n[x]\ny = 1\n"""', "[\n1, # ]\n2,\n]", "{ a = 1 }", "'''#'''", "{ b.c = 2 }", '"""a"""""',
+    "'''['''''", '""', "''", r'"\\"', r'"\"["', r'"""\"""["""', r"'[\'", "[[1], {a = '}'}]",
+])
+# fmt: on
 NOTHING = st.sampled_from(["", "\n", "# [x]\n", "  # y = 1\n\n"])
 
 
@@ -608,6 +611,30 @@ def test_inline_and_dotted_keys_must_be_found_and_others_by_their_table() -> Non
     assert nearest(lines, ("s", "w", "h", "q")) == 4
     assert nearest(lines, ("s", "v", 0)) == 2
     assert nearest(lines, ("b",)) is None
+
+
+def test_the_entries_of_an_array_must_be_found_on_lines_of_their_own() -> None:
+    text = (
+        'a = 1\n[s]\nx.d = [\n"a", # ] ,\n\n[\n1, 2], """\n,[\n""",\n{ b = [\n1] },\n]\n'
+        "y = [\n]\nz = { a = [\n1,\n2] }\n"
+    )
+    lines = key_lines(text)
+    assert [nearest(lines, ("s", "x", "d", position)) for position in range(4)] == [4, 6, 7, 10]
+    assert ("s", "x", "d", 4) not in lines
+    assert (lines["s", "y"], lines["s", "z"]) == (13, 15)
+
+
+@pytest.mark.parametrize(
+    ("opening", "line", "closing"), [('"""', "", '"""'), ("'''", "", "'''"), ("[", '"x",', "]")]
+)
+def test_a_long_statement_must_not_move_the_lines_of_others(
+    app: Reader, tmp_path: Path, opening: str, line: str, closing: str
+) -> None:
+    long = opening + f"\n{line or '[services.other] # prot = 1'}" * 700 + closing
+    (tmp_path / "imm.toml").write_text(f"{SHORTEST}environment.A = {long}\n[services.other]\nprot = 1\n")
+    refused = refusal(tmp_path / "imm.toml")
+    told = next(each for each in (*refused.details, refused.message) if "prot" in each)
+    assert "unknown key, did you mean port? (imm.toml, line 707)" in told
 
 
 # Whatever the file holds
