@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -146,6 +147,18 @@ def test_every_module_has_one_place():
     there = {".".join(part for part in each.parts if part != "__init__") for each in files}
     assert there == set(MODULES)
     assert sum(map(len, LAYERS.values())) == len(MODULES)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_who_reads_the_code_finds_every_module_in_its_layer(layer: str):
+    """`sidecar.hands.*` stands for all that is in there, and packages for themselves."""
+    page = (ROOT.parent / "docs" / "reading-the-code.md").read_text()
+    [row] = [line for line in page.splitlines() if line.startswith(f"| {layer} |")]
+    named = re.findall(r"`([a-z_.*]+)`", row.split("|")[2])
+    patterns = [re.compile(name.replace(".*", r"(\..*)?")) for name in named]
+    missing = [each for each in LAYERS[layer] if not any(known.fullmatch(each) for known in patterns)]
+    assert [each for each in missing if each not in ("", "sidecar")] == []
+    assert [known.pattern for known in patterns if not any(map(known.fullmatch, LAYERS[layer]))] == []
 
 
 @pytest.mark.parametrize("module", MODULES)
