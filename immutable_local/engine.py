@@ -38,6 +38,8 @@ REQUEST_SECONDS = 120
 OLDEST_API = "1.41"
 # Starting a container that was created takes under a second, some more on a busy host.
 ABANDONED_SECONDS = 10
+# So much of a folder's archive is read to know whether anything is in it: more than its own headers.
+BEGINNING_BYTES = 64 * 1024
 # A removal that is under way takes so long at most, or doesn't go on.
 REMOVED_SECONDS = 5.0
 # Not 'unless-stopped': an engine that was killed stops, when it is started again, what still runs, and then
@@ -380,6 +382,21 @@ class Engine:
             raise
         return True
 
+    def is_empty(self, container: str, folder: str) -> bool:
+        """Whether there is nothing in a folder inside a container."""
+        beginning = b""
+        with asking_docker_to(f"look into {folder} of {container}"):
+            stream, _ = self.client.get_archive(container, folder)
+            for part in stream:
+                beginning += part
+                if len(beginning) >= BEGINNING_BYTES:
+                    break
+            stream.close()
+        with tarfile.open(fileobj=io.BytesIO(beginning)) as archive:
+            itself = archive.next()
+        # The end of an archive is zeros.
+        return itself is not None and not any(beginning[itself.offset_data :])
+
     @contextmanager
     def task(self, image: str, app: str, mounts: Sequence[Any] = ()) -> Iterator[str]:
         """A container that is made for an app, looked into and removed, and never runs."""
@@ -646,6 +663,11 @@ class Engine:
             if refused.status == 404:
                 return None
             raise
+
+    def is_mounted(self, volume: str) -> bool:
+        """Whether any container has this volume, running or not."""
+        with asking_docker_to("list containers"):
+            return bool(self.client.containers(all=True, filters={"volume": volume}))
 
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         with asking_docker_to(f"create volume {name}"):

@@ -54,9 +54,7 @@ def prepare(at: Deployment, release: Release, plan: Plan, undo: Undo) -> Structu
 
     subnet = unbroken(ensure)
     join_proxy(at, name, subnet)
-    for change in plan.moving:
-        service = app.service(change.service)
-        volume.ensure(at.engine, app, service, release.image_of(service))
+    volume.ensure(at.engine, release, [app.service(change.service) for change in plan.moving])
     with lock.host(at.host.session, at.command):
         everybody = at.host.structures()
         before = at.found.structure

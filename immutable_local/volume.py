@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Sequence
 
 from immutable_local import labels as label
-from immutable_local.app import App, Service
+from immutable_local.app import Service
 from immutable_local.engine import Engine, volume_mount
 from immutable_local.errors import ImmError
+from immutable_local.release import Release
 
 
 def name_of(app: str, volume: str) -> str:
@@ -15,29 +17,33 @@ def name_of(app: str, volume: str) -> str:
     return f"imm-{app}-{volume}"
 
 
-def ensure(engine: Engine, app: App, service: Service, image: str) -> list[str]:
-    """Make a service's volumes that aren't there; returns the names of those made.
+def ensure(engine: Engine, release: Release, services: Sequence[Service]) -> None:
+    """Make the volumes of these services that aren't there.
 
     Docker fills a new one with the image's files and their ownership at that path. Where the image has
-    nothing there the folder would be root's: it is given to the service's user. Raises ImmError for a volume
-    that isn't this app's.
+    nothing there the folder would be root's: it is given to the service's user, of several services the
+    first one's. One that is empty, and that no container has, is as good as new: whoever made it may have
+    been killed before it was given. Raises ImmError for a volume that isn't this app's.
     """
-    made = []
-    for mount in service.volumes:
-        name = name_of(app.name, mount.volume)
+    app = release.app
+    first: dict[str, tuple[Service, str]] = {}
+    for service in services:
+        for mount in service.volumes:
+            first.setdefault(mount.volume, (service, mount.path))
+    for volume, (service, path) in first.items():
+        name = name_of(app.name, volume)
         found = engine.volume(name)
-        if found is not None:
-            if (found.get("Labels") or {}).get(label.APP) != app.name:
-                raise ImmError(
-                    f"there is a volume named {name} that imm did not make for {app.name}",
-                    code="name_taken",
-                    hint=f"rename volumes.{mount.volume}, or copy its data elsewhere and remove it by hand",
-                )
+        if found is None:
+            engine.create_volume(name, {label.ROLE: "volume", label.APP: app.name})
+        elif (found.get("Labels") or {}).get(label.APP) != app.name:
+            raise ImmError(
+                f"there is a volume named {name} that imm did not make for {app.name}",
+                code="name_taken",
+                hint=f"rename volumes.{volume}, or copy its data elsewhere and remove it by hand",
+            )
+        elif engine.is_mounted(name):
             continue
-        engine.create_volume(name, {label.ROLE: "volume", label.APP: app.name})
-        made.append(name)
-        _give_to_user(engine, app.name, service, image, name, mount.path)
-    return made
+        _give_to_user(engine, app.name, service, release.image_of(service), name, path)
 
 
 def user_ids(engine: Engine, container: str, user: str) -> tuple[int, int]:
@@ -70,6 +76,8 @@ def _give_to_user(engine: Engine, app: str, service: Service, image: str, name: 
             return
         uid, gid = user_ids(engine, task, user)
     with engine.task(image, app, [volume_mount(name, path)]) as task:
+        if not engine.is_empty(task, path):
+            return
         entry = tarfile.TarInfo(last)
         entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o755, uid, gid
         engine.put(task, folder or "/", [(entry, b"")])

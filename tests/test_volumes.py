@@ -44,6 +44,27 @@ def test_a_volume_where_the_image_has_nothing_belongs_to_the_services_user(host:
     assert host.get("/read?/var/lib/new/file").startswith("1234:1235 ")
 
 
+def test_a_volume_whose_maker_was_killed_before_it_was_given_is_given_by_the_next(host: Host, app: Project):
+    """It is there, and root's, and no container has ever had it. Of two services it is the first one's."""
+    app.set(volumes={name: {"writers": "many"} for name in ("data", "new")})
+    app.version("1", volumes=["data:/data", "new:/var/lib/new"], user="1234:1235")
+    app.service("worker", behave="worker", user="4321", volumes=["new:/new"], stop_grace_period="0s")
+    host.engine.create_volume(f"imm-{app.name}-new", labels={"imm.role": "volume", "imm.app": app.name})
+    host.up(app)
+    assert host.get("/write?/var/lib/new/file=x") == "written"
+
+
+def test_a_volume_with_anything_in_it_keeps_its_owner(host: Host, app: Project):
+    """Also when no container has it any more, and another user comes: databases look at who owns theirs."""
+    app.version("1", volumes=["data:/data", "new:/var/lib/new"], user="1234:1235")
+    host.up(app)
+    host.get("/write?/var/lib/new/file=x")
+    host.imm(app, "down")
+    host.up(app.version("1", user="4321"))
+    assert host.ask("/write?/var/lib/new/other=x").status == 403
+    assert host.get("/read?/var/lib/new/file").startswith("1234:1235 ")
+
+
 def test_down_keeps_data_and_history_and_up_brings_them_back(host: Host, app: Project):
     host.up(app)
     host.get("/write?/data/kept=precious")
