@@ -313,6 +313,52 @@ def test_a_key_that_is_like_no_other_must_be_told_those_that_are(
     assert "max_age" not in refused.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[services.web]\nmaxage = 1", "services.web.maxage: unknown key (imm.toml"),
+        ("[services.web]\nschedul = 1", "services.web.schedul: unknown key (imm.toml"),
+        ("[services.web]\ntest = 1", "services.web.test: unknown key (imm.toml"),
+        ("max_age = 1", "max_age: unknown key (imm.toml"),
+        ("tests = 1", "tests: unknown key (imm.toml"),
+        ("[release]\ncomand = 1", "release.comand: unknown key (imm.toml"),
+        ("[volumes.data]\nsnapshots = 1", "volumes.data.snapshots: unknown key (imm.toml"),
+    ],
+)
+def test_no_key_must_be_proposed_that_is_not_built(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "imm.toml").write_text(text)
+    refused = refusal(tmp_path / "imm.toml")
+    assert told in "\n".join((refused.message, *refused.details))
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ('cap_drop = ["ALL"]', "remove it: all are dropped by default"),
+        ("gpus = 1", "remove it: imm hands no devices"),
+        ("healthcheck = { start_interval = 1 }", "remove it: interval is the time"),
+        ("[build]\ntags = []", "remove it: imm names its images itself"),
+    ],
+)
+def test_what_looks_like_a_key_and_means_none_must_be_told_what_to_do(
+    web: Callable[[str], Service], line: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        web(line)
+    assert "did you mean" not in refused.value.message
+    assert refused.value.hint.startswith(hint)
+
+
+def test_a_volume_whose_name_has_a_dot_must_be_proposed_as_toml_writes_it(app: Reader) -> None:
+    for text, hint in [
+        ('volumes = ["a.b:/x"]\n[volumes.c]\n', 'declare it: [volumes."a.b"]'),
+        ('volumes = ["a.b:/x"]\nreplicas = 2\n', 'write [volumes."a.b"] writers = "many" if they'),
+    ]:
+        with pytest.raises(ConfigError) as refused:
+            app(SHORTEST + text)
+        assert refused.value.hint.startswith(hint)
+
+
 @pytest.mark.parametrize("number", ["3.10", "1e3", "0.1", "nan"])
 def test_numbers_that_toml_would_change_must_be_written_in_quotes(
     web: Callable[[str], Service], number: str

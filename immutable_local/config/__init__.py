@@ -19,7 +19,7 @@ from typing import Any
 from immutable_local.app import App, Build, Mount, Service, Volume
 from immutable_local.config import env_file, keys, values
 from immutable_local.config.contradictions import between_keys, between_services
-from immutable_local.config.findings import Finding, Findings, KeyPath, Wrong
+from immutable_local.config.findings import Finding, Findings, KeyPath, Wrong, bare_or_shown, told_path
 from immutable_local.config.kinds import meant
 from immutable_local.config.lines import key_lines, nearest
 from immutable_local.config.tables import ENTRIES
@@ -76,7 +76,7 @@ def check_secret_name(name: str) -> None:
 
 def _name_of(path: Path) -> str:
     """The file of an app as errors name it."""
-    return _bare_or_shown(path.name or str(path), path.name.isprintable())
+    return bare_or_shown(path.name or str(path), path.name.isprintable())
 
 
 def _text(path: Path, *, what: str, if_absent: str, if_no_file: str) -> str:
@@ -169,7 +169,7 @@ def _environment_in(file: str, folder: Path) -> dict[str, str]:
 
 
 def _inlined(finding: Finding, file: str) -> Finding:
-    parts = [file, _told_path(finding.path), finding.what]
+    parts = [file, told_path(finding.path), finding.what]
     return Finding(": ".join(part for part in parts if part), finding.hint)
 
 
@@ -184,7 +184,9 @@ def _volumes(declared: Mapping[str, Any], services: Mapping[str, Any]) -> tuple[
                 # A slip of the pen would go live with nothing in it.
                 if declared and mount.volume not in declared:
                     suggestion = meant(mount.volume, declared)
-                    hint = f"{'or ' if suggestion else ''}declare it: [volumes.{mount.volume}]"
+                    hint = (
+                        f"{'or ' if suggestion else ''}declare it: [{told_path(('volumes', mount.volume))}]"
+                    )
                     raise Wrong(Finding(f"unknown volume {mount.volume}{suggestion}", hint))
                 volumes.setdefault(mount.volume, Volume(mount.volume))
     findings.settle()
@@ -236,29 +238,14 @@ def _config_error(wrong: Wrong, text: str, name: str) -> ConfigError:
     first, *others = findings
     details = [f"{_told(each, lines, name)}; {each.hint}" for each in others[:MOST_DETAILS]]
     # Behind the details of others it would say nothing of what it is about.
-    hint = f"{_told_path(first.path)}: {first.hint}" if others else first.hint
+    hint = f"{told_path(first.path)}: {first.hint}" if others else first.hint
     return ConfigError(_told(first, lines, name), code=first.code, hint=hint, details=details)
 
 
 def _told(finding: Finding, lines: Mapping[KeyPath, int], name: str) -> str:
-    return f"{_told_path(finding.path) or name}: {finding.what} ({_place(finding.path, lines, name)})"
+    return f"{told_path(finding.path) or name}: {finding.what} ({_place(finding.path, lines, name)})"
 
 
 def _place(path: KeyPath, lines: Mapping[KeyPath, int], name: str) -> str:
     line = nearest(lines, path)
     return name if line is None else f"{name}, line {line}"
-
-
-def _told_path(path: KeyPath) -> str:
-    told = ""
-    for part in path:
-        if isinstance(part, int):
-            told += f"[{part}]"
-        else:
-            bare = part.isascii() and part.replace("-", "a").replace("_", "a").isalnum()
-            told += ("." if told else "") + _bare_or_shown(part, bare)
-    return told
-
-
-def _bare_or_shown(name: str, may_be_bare: bool) -> str:
-    return name if may_be_bare and len(name) <= 80 else shown(name)

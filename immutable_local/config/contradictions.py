@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from immutable_local.app import App
-from immutable_local.config.findings import Finding, Findings, Wrong
+from immutable_local.config.findings import Finding, Findings, Wrong, told_path
 
 # An app has the addresses of half a /24 for its two slots.
 MOST_INSTANCES = 60
@@ -86,7 +86,7 @@ def _writers(app: App, findings: Findings) -> None:
             if app.volume(volume).writers == "many":
                 continue
             mounted_by[volume].append(service.name)
-            hint = f'write [volumes.{volume}] writers = "many" if they may all write at once'
+            hint = f'write [{told_path(("volumes", volume))}] writers = "many" if they may all write at once'
             with findings.at("services", service.name, "volumes"):
                 if len(mounted_by[volume]) > 1:
                     other = mounted_by[volume][0]

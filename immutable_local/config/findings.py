@@ -6,8 +6,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from immutable_local.errors import shown
+
 KeyPath = tuple[str | int, ...]
 """The way to a value: names of keys, and positions (from 0) in arrays."""
+
+
+def told_path(path: KeyPath) -> str:
+    """The way to a value as TOML writes it; positions in brackets."""
+    told = ""
+    for part in path:
+        if isinstance(part, int):
+            told += f"[{part}]"
+        else:
+            bare = part.isascii() and part.replace("-", "a").replace("_", "a").isalnum()
+            told += ("." if told else "") + bare_or_shown(part, bare)
+    return told
+
+
+def bare_or_shown(name: str, may_be_bare: bool) -> str:
+    """A name as it is, where it is short and nothing is against it."""
+    return name if may_be_bare and len(name) <= 80 else shown(name)
 
 
 @dataclass(frozen=True)

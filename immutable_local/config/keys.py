@@ -38,6 +38,7 @@ BUILD = table(
         "args": Key(ENTRIES, "build arguments; no secrets, they show in the image's history"),
     },
     {"file": "dockerfile", "path": "context", "arguments": "args", "stage": "target"},
+    {"tags": "remove it: imm names its images itself, after the app and the release"},
 )
 
 HEALTHCHECK = table(
@@ -52,72 +53,67 @@ HEALTHCHECK = table(
         "status": Key(values.STATUS, "the status, or the first and the last of a range; default [200, 299]"),
     },
     {"test": "command", "cmd": "command", "url": "path", "uri": "path", "deadline": "start_period"},
+    {"start_interval": "remove it: interval is the time between two checks from the start on"},
 ).then(_healthcheck)
 
+SERVICE_KEYS = {
+    "port": Key(whole(1, 65535), "what the process listens on; the proxy sends traffic there"),
+    "domains": Key(list_of(values.DOMAIN, least=1), "the host names it answers to; default: NAME.localhost"),
+    "path": Key(values.PREFIX, 'the path prefix it answers to; default "/"'),
+    "strip_path": Key(TRUTH, "cut the prefix off before the service sees the path; default false"),
+    "image": Key(values.IMAGE, "an image of its own instead of the app's, pinned by digest into the release"),
+    "command": Key(WORDS, "what to run; default: the image's command"),
+    "environment": Key(ENTRIES, "environment variables, sealed into the release: no secrets here"),
+    "env_file": Key(
+        list_of(values.FILE), "files of KEY=value lines, sealed like environment, which wins over them"
+    ),
+    "secrets": Key(
+        list_of(values.SECRET_NAME),
+        "names of secrets; each value is a file, /run/secrets/NAME (imm secret set)",
+    ),
+    "volumes": Key(list_of(values.MOUNT), '"NAME:/path": named volumes only, never host paths'),
+    "replicas": Key(whole(1, 50), "how many instances; default 1"),
+    "healthcheck": Key(
+        HEALTHCHECK,
+        "when an instance is healthy; default: the image's HEALTHCHECK, else any answer under 500 on /",
+    ),
+    "drain": Key(duration(0, DAY), 'how long requests in flight may go on after the flip; default "30s"'),
+    "hold": Key(
+        duration(0, 3600),
+        'how long a request may wait while a service with a one-writer volume is replaced; default "30s"',
+    ),
+    "hold_requests": Key(whole(0, 100_000), "how many requests may wait then, others get 503; default 1000"),
+    "max_body": Key(size(1, 16 << 40), 'the largest body of a request, others get 413; default "1g"'),
+    "response_timeout": Key(
+        duration(0.1, DAY),
+        'how long a service may take to begin its answer, then 504; default "5m"',
+    ),
+    "stop_grace_period": Key(duration(0, DAY), 'the time from SIGTERM to SIGKILL; default "10s"'),
+    "user": Key(values.USER, "the user, and group, to run as; default: the image's user"),
+    "read_only": Key(
+        TRUTH, "a root file system that can't be written; default true, with an image of its own false"
+    ),
+    "tmpfs": Key(list_of(values.TMPFS), "paths that can be written, in memory, and lost with the instance"),
+    "cap_add": Key(
+        list_of(values.CAPABILITY),
+        "capabilities of Linux beside the default: none, with an image of its own Docker's",
+    ),
+    "memory": Key(size(6 << 20, 16 << 40), 'the most memory an instance may use: "512m"'),
+    "cpus": Key(number(0.01, 1024), "the most processors an instance may use: 1.5"),
+    "max_age": Key(ANYTHING, "replace an instance that is older than this", later=True),
+    "schedule": Key(ANYTHING, "run at times instead of all the time", later=True),
+}
+
 SERVICE = table(
-    {
-        "port": Key(whole(1, 65535), "what the process listens on; the proxy sends traffic there"),
-        "domains": Key(
-            list_of(values.DOMAIN, least=1), "the host names it answers to; default: NAME.localhost"
-        ),
-        "path": Key(values.PREFIX, 'the path prefix it answers to; default "/"'),
-        "strip_path": Key(TRUTH, "cut the prefix off before the service sees the path; default false"),
-        "image": Key(
-            values.IMAGE, "an image of its own instead of the app's, pinned by digest into the release"
-        ),
-        "command": Key(WORDS, "what to run; default: the image's command"),
-        "environment": Key(ENTRIES, "environment variables, sealed into the release: no secrets here"),
-        "env_file": Key(
-            list_of(values.FILE), "files of KEY=value lines, sealed like environment, which wins over them"
-        ),
-        "secrets": Key(
-            list_of(values.SECRET_NAME),
-            "names of secrets; each value is a file, /run/secrets/NAME (imm secret set)",
-        ),
-        "volumes": Key(list_of(values.MOUNT), '"NAME:/path": named volumes only, never host paths'),
-        "replicas": Key(whole(1, 50), "how many instances; default 1"),
-        "healthcheck": Key(
-            HEALTHCHECK,
-            "when an instance is healthy; default: the image's HEALTHCHECK, else any answer under 500 on /",
-        ),
-        "drain": Key(duration(0, DAY), 'how long requests in flight may go on after the flip; default "30s"'),
-        "hold": Key(
-            duration(0, 3600),
-            'how long a request may wait while a service with a one-writer volume is replaced; default "30s"',
-        ),
-        "hold_requests": Key(
-            whole(0, 100_000), "how many requests may wait then, others get 503; default 1000"
-        ),
-        "max_body": Key(size(1, 16 << 40), 'the largest body of a request, others get 413; default "1g"'),
-        "response_timeout": Key(
-            duration(0.1, DAY),
-            'how long a service may take to begin its answer, then 504; default "5m"',
-        ),
-        "stop_grace_period": Key(duration(0, DAY), 'the time from SIGTERM to SIGKILL; default "10s"'),
-        "user": Key(values.USER, "the user, and group, to run as; default: the image's user"),
-        "read_only": Key(
-            TRUTH, "a root file system that can't be written; default true, with an image of its own false"
-        ),
-        "tmpfs": Key(
-            list_of(values.TMPFS), "paths that can be written, in memory, and lost with the instance"
-        ),
-        "cap_add": Key(
-            list_of(values.CAPABILITY),
-            "capabilities of Linux beside the default: none, with an image of its own Docker's",
-        ),
-        "memory": Key(size(6 << 20, 16 << 40), 'the most memory an instance may use: "512m"'),
-        "cpus": Key(number(0.01, 1024), "the most processors an instance may use: 1.5"),
-        "max_age": Key(ANYTHING, "replace an instance that is older than this", later=True),
-        "schedule": Key(ANYTHING, "run at times instead of all the time", later=True),
-    },
+    SERVICE_KEYS,
     {
         "args": "command",
         "body_limit": "max_body",
         "build": "build at the top of the file",
-        "cap_drop": "cap_add",
         "client_max_body_size": "max_body",
         "cmd": "command",
         "cpu": "cpus",
+        "drain_timeout": "drain",
         "entrypoint": "command",
         "env": "environment",
         "expose": "port",
@@ -127,8 +123,12 @@ SERVICE = table(
         "mem_limit": "memory",
         "ports": "port",
         "scale": "replicas",
-        "test": "test at the top of the file",
+        "stop_timeout": "stop_grace_period",
         "timeout": "response_timeout",
+    },
+    {
+        "cap_drop": "remove it: all are dropped by default, with an image of its own all but Docker's",
+        "gpus": "remove it: imm hands no devices to a service",
     },
 )
 
@@ -173,5 +173,6 @@ APP = table(
         "volumes": Key(tables(values.VOLUME_NAME, VOLUME), "the named volumes that services mount"),
         "release": Key(RELEASE, "what is kept and done with each release"),
     },
-    {name: f"services.NAME.{name}" for name in SERVICE.schema["properties"]} | {"web": "services.web"},
+    {name: f"services.NAME.{name}" for name, key in SERVICE_KEYS.items() if not key.later}
+    | {"web": "services.web"},
 )

@@ -143,9 +143,15 @@ def size(least: int, most: int) -> Kind[int]:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """The end of an error that suggests a known word close to this one; "" if none is."""
+    close = closest(word, known)
+    return f", did you mean {close}?" if close else ""
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """The known word that is most like this one; "" if none is much like it."""
     by_lower_case = {each.lower(): each for each in known if each != word and each.isprintable()}
     close = difflib.get_close_matches(word[:100].lower(), by_lower_case, n=1, cutoff=0.65)
-    return f", did you mean {by_lower_case[close[0]]}?" if close else ""
+    return by_lower_case[close[0]] if close else ""
 
 
 def mismatch(must_be: str, value: object, hint: str = "") -> Wrong:

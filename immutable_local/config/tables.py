@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from immutable_local.config.findings import Finding, Findings, Wrong
-from immutable_local.config.kinds import Kind, Schema, advised, meant, mismatch
+from immutable_local.config.kinds import Kind, Schema, advised, closest, mismatch
 from immutable_local.errors import shown
 
 T = TypeVar("T")
@@ -131,8 +131,17 @@ ENTRIES: Kind[dict[str, str]] = Kind(
 )
 
 
-def table(keys: Mapping[str, Key], other_words: Mapping[str, str] | None = None) -> Kind[dict[str, Any]]:
-    """A table with these keys and no others. `other_words`: what people write who mean one of them."""
+def table(
+    keys: Mapping[str, Key],
+    other_words: Mapping[str, str] | None = None,
+    unlike: Mapping[str, str] | None = None,
+) -> Kind[dict[str, Any]]:
+    """A table with these keys and no others.
+
+    `other_words`: what people write who mean one of them. `unlike`: what they write who mean none of them,
+    though it looks so, with what to do about it.
+    """
+    other_words, unlike = other_words or {}, unlike or {}
     correct = "correct it, or remove it"
     known = f"known here: {', '.join(name for name, key in keys.items() if not key.later)}"
 
@@ -143,9 +152,13 @@ def table(keys: Mapping[str, Key], other_words: Mapping[str, str] | None = None)
         given: dict[str, Any] = {}
         for name, each in value.items():
             with findings.at(name):
+                if name in unlike:
+                    raise Wrong(Finding("unknown key", unlike[name]))
                 if name not in keys:
-                    word = (other_words or {}).get(name)
-                    suggestion = f", did you mean {word}?" if word else meant(name, keys)
+                    word = other_words.get(name) or closest(name, keys)
+                    # Close to what can't be written yet: another word would only be further off.
+                    offered = word and not (word in keys and keys[word].later)
+                    suggestion = f", did you mean {word}?" if offered else ""
                     raise Wrong(Finding(f"unknown key{suggestion}", correct if suggestion else known))
                 if keys[name].later:
                     hint = "remove it: this version of imm can't do it, and won't ignore it"
