@@ -87,6 +87,11 @@ class Service:
         return self.port is not None
 
     @property
+    def in_memory(self) -> tuple[str, ...]:
+        """The paths that are a tmpfs: where the root can't be written, /tmp is one unasked."""
+        return ("/tmp", *self.tmpfs) if self.read_only else self.tmpfs
+
+    @property
     def heeds_image_healthcheck(self) -> bool:
         """Whether the image's HEALTHCHECK is about this service.
 

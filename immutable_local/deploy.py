@@ -39,7 +39,7 @@ from immutable_local.live import Live
 from immutable_local.network import app_network
 from immutable_local.observed import Observed, observe
 from immutable_local.plan import Plan, decide
-from immutable_local.release import Pin, Release
+from immutable_local.release import Pin, Release, unmounted
 from immutable_local.routes import Slot
 from immutable_local.unbroken import ahead, side_by_side, unbroken
 from immutable_local.undo import Undo
@@ -385,6 +385,12 @@ def _remarks(at: Deployment, release: Release, plan: Plan) -> list[str]:
         )
         if at.command == "up" and release.app.watch:
             remarks.append(f"not watched: {names} stopped first, and there is nothing up to flip back to")
+    remarks += [
+        f"{service.name}: its image keeps data in {path}, where no volume is mounted: it is gone with the"
+        f' instance; add volumes = ["NAME:{path}"]'
+        for service in release.app.services
+        for path in unmounted(release, service)
+    ]
     if at.command == "revert" and at.found.live is not None:
         remarks.append(f"to return: imm revert {at.found.live.release}")
     return remarks

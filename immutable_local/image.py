@@ -26,7 +26,7 @@ from immutable_local.app import App, Build, Service
 from immutable_local.engine import Engine, Image, context_paths, disk_is_full, pack_context
 from immutable_local.errors import FREE_SPACE, BuildFailed, EngineRefused, ImmError
 from immutable_local.events import Teller
-from immutable_local.release import Pin, Release, content_of, digest
+from immutable_local.release import Pin, Release, content_of, declared_volumes, digest
 
 REPOSITORY = "imm.local/app"
 SHOWN_LINES = 25
@@ -76,7 +76,9 @@ def build(
             engine.version()
             raise
         image = _found(engine, built)
-        pinned = Pin("", image.id, content_of(image.layers, image.config))
+        pinned = Pin(
+            "", image.id, content_of(image.layers, image.config), volumes=declared_volumes(image.config)
+        )
         try:
             return pinned, source.result()
         except BuildFailed:
@@ -105,6 +107,7 @@ def pin(engine: Engine, service: Service, tell: Teller) -> Pin:
         image.id,
         content_of(image.layers, image.config),
         image.digests[0] if image.digests else None,
+        declared_volumes(image.config),
     )
 
 

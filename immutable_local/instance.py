@@ -63,11 +63,6 @@ def start(
     name = name_of(app, service.name, release.number, slot, replica)
     image = release.image_of(service)
     mounts = [volume_mount(volume.name_of(app, each.volume), each.path) for each in service.volumes]
-    tmpfs = (
-        dict.fromkeys(("/tmp", *service.tmpfs), TMP_OPTIONS)
-        if service.read_only
-        else dict.fromkeys(service.tmpfs, TMP_OPTIONS)
-    )
     network_name = network.app_network(app)
     container = _create(
         engine,
@@ -93,7 +88,7 @@ def start(
         healthcheck=_healthcheck(service),
         stop_timeout=math.ceil(service.stop_grace_period),
         mounts=[*mounts, secret.mount(app)] if service.secrets else mounts,
-        tmpfs=tmpfs,
+        tmpfs=dict.fromkeys(service.in_memory, TMP_OPTIONS),
         networks={network_name: endpoint(address, aliases=[service.name])},
         network_mode=network_name,
         read_only=service.read_only,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from immutable_local import labels as label
@@ -42,12 +44,17 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Pin:
-    """An image as a release runs it: `id` on this engine, `content` wherever it is."""
+    """An image as a release runs it: `id` on this engine, `content` wherever it is.
+
+    `volumes` are the paths that its VOLUME declares. They are part of the content, and not sealed beside it:
+    a pin that was unsealed tells none.
+    """
 
     reference: str
     id: str
     content: str
     digest: str | None = None
+    volumes: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,10 @@ class Release:
         return self.image if service.image is None else self.pins[service.name].id
 
     def content_of(self, service: Service) -> str:
-        return self.pins["" if service.image is None else service.name].content
+        return self.pin_of(service).content
+
+    def pin_of(self, service: Service) -> Pin:
+        return self.pins["" if service.image is None else service.name]
 
     def sealed(self) -> str:
         """Everything but the number, as canonical JSON: what the image's label holds.
@@ -106,6 +116,26 @@ def content_of(layers: Sequence[str], config: Mapping[str, Any]) -> str:
     return digest(
         {"layers": list(layers), "labels": labels, "config": {k: config[k] for k in RUNS_BY if config.get(k)}}
     )
+
+
+def declared_volumes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The paths that an image's VOLUME declares."""
+    return tuple(sorted({posixpath.normpath(path) for path in config.get("Volumes") or ()}))
+
+
+def unmounted(release: Release, service: Service) -> list[str]:
+    """Where the image declares a volume and nothing is mounted: what is written there goes with the instance.
+
+    A volume further up doesn't help, as the engine mounts an unnamed one over it; a tmpfs there says that it
+    is meant to be lost.
+    """
+    mounted = {posixpath.normpath(mount.path) for mount in service.volumes}
+    lost = [PurePosixPath(path) for path in service.in_memory]
+    return [
+        path
+        for path in release.pin_of(service).volumes
+        if path not in mounted and not any(PurePosixPath(path).is_relative_to(each) for each in lost)
+    ]
 
 
 def settings(app: App) -> dict[str, Any]:

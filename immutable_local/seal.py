@@ -70,7 +70,8 @@ def same_source(engine: Engine, found: Observed, asked: Release, source: str | N
             continue
         earlier = found.release(number)
         if earlier is not None and engine.image(earlier.pins[""].id) is not None:
-            return replace(asked, pins={**asked.pins, "": earlier.pins[""]})
+            pin = replace(earlier.pins[""], volumes=asked.pins[""].volumes)
+            return replace(asked, pins={**asked.pins, "": pin})
     return asked
 
 

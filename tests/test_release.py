@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from immutable_local.app import App, Build, HealthCheck, Mount, Service, Volume
-from immutable_local.release import Pin, Release, content_of, numbers, settings, spec_of, unseal, way_back
+from immutable_local.release import (
+    Pin,
+    Release,
+    content_of,
+    declared_volumes,
+    numbers,
+    settings,
+    spec_of,
+    unmounted,
+    unseal,
+    way_back,
+)
 from tests.values import apps, record, release, seal_labels
 
 
@@ -30,6 +41,26 @@ def test_a_seal_can_stand_on_lines_of_a_dockerfile(value: str):
     made = Release(App("shop", (Service("web", port=8000, environment={"V": value}),)), {}, 1, "sha256:9")
     assert "#" not in made.sealed() and "\\\\" not in made.sealed()
     assert unseal(seal_labels(made), "sha256:9") == made
+
+
+@pytest.mark.parametrize(
+    ("service", "lost"),
+    [
+        (Service("db", image="postgres:16", read_only=False), ["/tmp/cache", "/var/lib/data"]),
+        (Service("db", image="postgres:16", volumes=(Mount("data", "/var/lib/data/"),)), []),
+        (Service("db", image="postgres:16", volumes=(Mount("data", "/var/lib"),)), ["/var/lib/data"]),
+        (Service("db", image="postgres:16", volumes=(Mount("data", "/var/lib/data/x"),)), ["/var/lib/data"]),
+        (Service("db", image="postgres:16", tmpfs=("/var/lib",)), []),
+        (Service("db", image="postgres:16", tmpfs=("/var/lib/da",)), ["/var/lib/data"]),
+    ],
+    ids=["nothing", "there", "further up", "further down", "in memory", "in memory elsewhere"],
+)
+def test_where_an_image_declares_a_volume_and_nothing_is_mounted(service: Service, lost: list[str]):
+    """A tmpfs says that it may be lost: the one at /tmp, where the root can't be written, too."""
+    paths = declared_volumes({"Volumes": {"/var/lib/data/": {}, "/tmp/cache": {}}})
+    made = Release(App("shop", (service,)), {"db": Pin("postgres:16", "sha256:2", "c2", volumes=paths)})
+    assert unmounted(made, service) == lost
+    assert declared_volumes({}) == ()
 
 
 WEB = Service("web", port=8000, environment={"A": "1", "B": "2"}, volumes=(Mount("data", "/data"),))

@@ -65,6 +65,23 @@ def test_a_volume_with_anything_in_it_keeps_its_owner(host: Host, app: Project):
     assert host.get("/read?/var/lib/new/file").startswith("1234:1235 ")
 
 
+def test_what_an_image_keeps_in_a_volume_that_nobody_named_is_told_to_go_with_the_instance(
+    host: Host, app: Project
+):
+    """Of the app's own image and of one that it names; and it is so."""
+    dockerfile = (app.folder / "Dockerfile").read_text()
+    app.dockerfile(dockerfile + 'COPY --chown=1000:1000 seed /kept\nVOLUME ["/data", "/kept", "/tmp"]\n')
+    told = "{}: its image keeps data in {}, where no volume is mounted: it is gone with the instance;"
+    told += ' add volumes = ["NAME:{}"]'
+    assert host.up(app).result["remarks"] == [told.format("web", "/kept", "/kept")]
+    assert host.get("/write?/kept/new=x") == "written"
+    app.service("db", image=f"imm.local/app/{app.name}:1", volumes=["db:/kept"], tmpfs=["/tmp"])
+    remarks = host.up(app.version("2", volumes=["data:/data", "kept:/kept"])).result["remarks"]
+    assert told.format("db", "/data", "/data") in remarks
+    assert sum("keeps data" in each for each in remarks) == 1
+    assert host.ask("/read?/kept/new").text == "No such file or directory"
+
+
 def test_down_keeps_data_and_history_and_up_brings_them_back(host: Host, app: Project):
     host.up(app)
     host.get("/write?/data/kept=precious")
