@@ -170,6 +170,7 @@ def down(begun: Begun, app: str, options: Options, tell: Teller) -> Result:
         with tell.step("retire"):
             _retire(at, found.containers, {each.name: each for each in services})
             structure.forget(at)
+            secret.sweep(engine, app)
         session.ask("doing_clear", app=app)
         volumes = [each["Name"] for each in engine.volumes({label.APP: app, label.ROLE: "volume"})]
         kept = f"kept: volumes {', '.join(volumes)}, and the history" if volumes else "kept: the history"
@@ -185,6 +186,7 @@ def prune_releases(engine: Engine, app: str, keep: int, options: Options, tell: 
         with tell.step("prune"):
             found = at.found
             live = _live_number(found)
+            secret.sweep(engine, app)
             removed = prune.prune(engine, app, found.sealed, found.unsealed, found.records, live, keep)
             if at.found.live is None:
                 structure.forget(at)
@@ -258,6 +260,8 @@ def roll_out(
     with tell.step("retire"):
         old = [each for each in at.found.containers if each.name not in live.instances]
         _retire(at, old, {each.name: each for each in services})
+        if at.found.secrets:
+            secret.sweep(at.engine, at.app)
     with tell.step("prune"):
         sealed, left = images()
         prune.prune(at.engine, at.app, sealed, left, ledger.read(session, at.app), release.number, keep)

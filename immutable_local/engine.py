@@ -651,9 +651,11 @@ class Engine:
 
     # Volumes
 
-    def volumes(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    def volumes(self, labels: Mapping[str, str], unused: bool = False) -> list[dict[str, Any]]:
+        """Those that carry all of `labels`; `unused`: only those that no container has."""
+        asked = {"label": _filter(labels), **({"dangling": True} if unused else {})}
         with asking_docker_to("list volumes"):
-            return list(self.client.volumes(filters={"label": _filter(labels)})["Volumes"] or [])
+            return list(self.client.volumes(filters=asked)["Volumes"] or [])
 
     def volume(self, name: str) -> dict[str, Any] | None:
         try:

@@ -5,6 +5,7 @@ Values travel through the session and an archive, never through an argument list
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from immutable_local.volume import user_ids
 
 FOLDER = "/run/secrets"
 LIMIT_BYTES = 512 * 1024
+# What the engine calls a volume that nobody named.
+UNNAMED = re.compile("[0-9a-f]{64}")
 
 
 def check_value(name: str, value: bytes) -> str:
@@ -81,6 +84,13 @@ def hand_over(engine: Engine, container: str, values: Mapping[str, str], user: s
         entry.mode, entry.uid, entry.gid = 0o400, uid, gid
         files.append((entry, value.encode()))
     engine.put(container, FOLDER, files)
+
+
+def sweep(engine: Engine, app: str) -> None:
+    """Remove the values of instances that somebody removed without their unnamed volumes (docker rm -f)."""
+    for each in engine.volumes({label.ROLE: "secrets", label.APP: app}, unused=True):
+        if UNNAMED.fullmatch(each["Name"]):
+            engine.remove_volume(each["Name"])
 
 
 def values(session: Session, app: str, names: Sequence[str]) -> dict[str, str]:

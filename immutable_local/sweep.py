@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from immutable_local import drain, health, image, instance, ledger, network, parking
+from immutable_local import drain, health, image, instance, ledger, network, parking, secret
 from immutable_local import labels as label
 from immutable_local.engine import Container
 from immutable_local.errors import EngineError, EngineRefused, ImmError, SessionLost, Unhealthy
@@ -57,6 +57,7 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
     for each in observed.tasks:
         host.engine.remove(each.id)
     image.remove_leftovers(host.engine, observed.app)
+    secret.sweep(host.engine, observed.app)
     host.session.ask("doing_clear", app=observed.app)
     if strays:
         tell.note(f"swept what an interrupted command left: {', '.join(each.name for each in strays)}")

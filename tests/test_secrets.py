@@ -105,6 +105,35 @@ def test_a_secret_goes_with_its_instance(shared: Host, app: Project):
     assert len(shared.engine.volumes(filters=mine)["Volumes"] or []) == len(shared.running(app))
 
 
+def values_left(host: Host, app: Project) -> set[str]:
+    """The volumes with values of the app that no container has."""
+    asked = {"dangling": True, "label": [f"imm.app={app.name}", "imm.role=secrets"]}
+    return {each["Name"] for each in host.engine.volumes(filters=asked)["Volumes"] or []}
+
+
+def test_values_that_somebody_left_with_the_host_go(host: Host, app: Project):
+    """docker rm -f leaves an instance's unnamed volume, with the values in it: imm up, prune and down remove it.
+
+    Not one that has a name, nor another app's.
+    """
+    mine, another = host.project().version("1", secrets=["TOKEN"]), host.project()
+    labels = {"imm.role": "secrets", "imm.app": mine.name}
+    named = host.engine.create_volume(f"{mine.name}-by-hand", labels=labels)["Name"]
+    others = host.engine.create_volume(labels={**labels, "imm.app": another.name})["Name"]
+    host.imm(mine, "secret", "set", "TOKEN", told=VALUE)
+    host.up(mine)
+    host.engine.remove_container(host.running(mine)[0], force=True)
+    assert len(values_left(host, mine)) == 2
+    host.up(mine)
+    assert values_left(host, mine) == {named}
+    for command in ("prune", "down"):
+        host.engine.create_volume(labels=labels)
+        assert len(values_left(host, mine)) == 2
+        host.imm(mine, command)
+        assert values_left(host, mine) == {named}
+    assert values_left(host, another) == {others}
+
+
 def test_a_removed_secret_is_missing_at_the_next_up(shared: Host, app: Project):
     """What runs keeps what it was given."""
     shared.imm(app, "secret", "set", "SHORT", told="x")
