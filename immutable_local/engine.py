@@ -53,6 +53,8 @@ LATEST_DISK_API = (1, 51)
 DISK_BY_TYPE_API = (1, 42)
 # Their ids go into an address, which may have 1 MB: 25 letters each.
 CACHE_AT_ONCE = 1000
+# What a container of a moment runs is one program, with a thread or two.
+MOMENTS_PROCESSES = 64
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,7 @@ class Engine:
             "read_only",
             "restart_policy",
             "security_opt",
+            "sysctls",
             "tmpfs",
         }
         with asking_docker_to(f"create {name}"):
@@ -425,7 +428,7 @@ class Engine:
                     entrypoint=[],
                     stdin_open=True,
                     labels={label.ROLE: "task"},
-                    host_config=self.client.create_host_config(auto_remove=True, network_mode="none"),
+                    host_config=self._of_a_moment(network_mode="none"),
                 )["Id"]
         except EngineRefused as refused:
             if refused.status == 409:
@@ -474,14 +477,7 @@ class Engine:
         """
         made = ""
         with asking_docker_to(f"run {command[0]}"):
-            host_config = self.client.create_host_config(
-                auto_remove=True,
-                network_mode=network_mode,
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
-                read_only=True,
-                mounts=list(mounts),
-            )
+            host_config = self._of_a_moment(network_mode=network_mode, mounts=list(mounts))
             try:
                 made = self.client.create_container(
                     image,
@@ -497,6 +493,17 @@ class Engine:
             finally:
                 if made:
                     self.remove(made)
+
+    def _of_a_moment(self, **more: Any) -> Any:
+        """How a container runs that goes by itself when its one program ends."""
+        return self.client.create_host_config(
+            auto_remove=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            read_only=True,
+            pids_limit=MOMENTS_PROCESSES,
+            **more,
+        )
 
     # Images
 

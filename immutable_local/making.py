@@ -390,6 +390,9 @@ def _create_proxy(
         mounts=[volume_mount(PROXY_VOLUME, "/imm/proxy")],
         networks={network.PROXY_NETWORK: endpoint()},
         network_mode=network.PROXY_NETWORK,
+        # It is a member of every app's network, and inherits the host's setting, which is 1 wherever Docker
+        # runs. IPv6's isn't inherited, and can't be set where the kernel has no IPv6.
+        sysctls={"net.ipv4.ip_forward": "0"},
         **_hardened(),
         **proxy.container(),
     )

@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from immutable_local.engine import connect
 from immutable_local.host import Asked
 from immutable_local.sidecar.session import Session
+from immutable_local.wait import until
 from tests.host import ROOT, Host, Project
 
 SECURITY = (ROOT / "docs" / "security.md").read_text()
@@ -33,12 +35,36 @@ with concurrent.futures.ThreadPoolExecutor(64) as every:
     print(json.dumps([port for port, there in enumerate(every.map(open_at, range(65536))) if there]))
 """
 
+# Datagrams that go to one neighbour and are addressed to somebody else: all that it takes is NET_RAW.
+BY_WAY_OF = """
+import socket, struct, sys
+way, mine, theirs, number = sys.argv[1:]
+def header(checksum):
+    ends = [socket.inet_aton(each) for each in (mine, theirs)]
+    return struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 0, 0, 64, socket.IPPROTO_UDP, checksum, *ends)
+total = sum(struct.unpack("!10H", header(0)))
+packet = header(0xffff - (total % 0xffff)) + struct.pack("!HHHH", 9, 9, 8, 0)
+with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as door:
+    for _ in range(int(number)):
+        door.sendto(packet, ("eth0", 0x0800, 0, 0, bytes.fromhex(way.replace(":", ""))))
+print("sent")
+"""
+
 
 @pytest.fixture(scope="module")
 def app(shared: Host) -> Project:
     app = shared.project()
     shared.up(app)
     return app
+
+
+# In this order each of them is made by this imm, whatever made the one that was there before.
+@pytest.fixture(scope="module", params=["traefik", "nginx"])
+def proxy(request: pytest.FixtureRequest, shared: Host, app: Project) -> Iterator[str]:
+    """Each kind of proxy."""
+    shared.imm(app, "proxy", "up", "--kind", request.param)
+    yield request.param
+    shared.imm(app, "proxy", "up", "--kind", "nginx")
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +184,22 @@ def test_an_image_of_someone_elses_keeps_the_engines_usual_capabilities(shared: 
     assert told["Image"] == shared.engine.inspect_image(machine.base)["Id"]
 
 
+def test_a_container_of_a_moment_may_do_no_more_than_it_must(shared: Host, machine):
+    """Neither the one that reads something nor the one whose name is held while a proxy is made."""
+    look = "cat /proc/self/status; cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null; true"
+    said = connect().run_once(machine.base, ["sh", "-c", look]).decode()
+    told = dict(line.split(":\t") for line in said.splitlines() if line.startswith(("Cap", "NoNewPrivs")))
+    assert {told[key] for key in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert told["NoNewPrivs"] == "1"
+    assert 0 < int(said.splitlines()[-1]) <= 64
+    with connect().name_held(f"{shared.projects[0].name}-making", machine.base):
+        settings = settings_of(shared.inspect(f"{shared.projects[0].name}-making"))
+    assert (settings["CapDrop"], settings["CapAdd"], settings["ReadonlyRootfs"]) == (["ALL"], None, True)
+    assert "no-new-privileges" in settings["SecurityOpt"]
+    assert (settings["NetworkMode"], settings["AutoRemove"]) == ("none", True)
+    assert 0 < settings["PidsLimit"] <= 64
+
+
 def settings_of(told: dict[str, Any]) -> dict[str, Any]:
     return dict(told["HostConfig"])
 
@@ -200,14 +242,54 @@ ITEMS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "5.31": lambda told: settings_of(told)["UsernsMode"] != "host",
     "5.32": lambda told: not any("docker.sock" in json.dumps(each) for each in told["Mounts"]),
 }  # fmt: skip
+THREE_FILES = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
+# What the page's first table says, as an inspected container tells it.
+ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "capabilities": lambda told: capabilities(settings_of(told)),
+    "no-new-privileges": lambda told: "yes" if "no-new-privileges" in settings_of(told)["SecurityOpt"] else "no",
+    "root file system": lambda told: "read-only" if settings_of(told)["ReadonlyRootfs"] else "writable",
+    "/tmp": lambda told: in_memory((settings_of(told).get("Tmpfs") or {}).get("/tmp")),
+    "processes": lambda told: f"{settings_of(told)['PidsLimit']} at most",
+    "memory, processors": lambda told: "a limit" if limits(settings_of(told)) else "no limit",
+    "log": lambda told: "three files of 10 MB" if settings_of(told)["LogConfig"] == THREE_FILES else "another",
+    "published ports": lambda told: "the proxy's one" if published(told) else "none",
+    "mounts": lambda told: whose(told["Mounts"], told["Config"]["Labels"].get("imm.app", "")),
+    "engine's socket": lambda told: "yes" if "docker.sock" in json.dumps(told["Mounts"]) else "no",
+}  # fmt: skip
+
+
+def capabilities(settings: dict[str, Any]) -> str:
+    if settings["CapAdd"] is not None:
+        return "others"
+    return "none" if settings["CapDrop"] == ["ALL"] else "Docker's default"
+
+
+def in_memory(options: str | None) -> str:
+    if options is None:
+        return "the image's"
+    return "a tmpfs, small, no programs" if "noexec" in options and "size=" in options else "a tmpfs"
+
+
+def limits(settings: dict[str, Any]) -> list[int]:
+    keys = ("Memory", "MemorySwap", "NanoCpus", "CpuQuota", "CpuShares")
+    return [settings[key] for key in keys if settings[key]]
+
+
+def whose(mounts: list[dict[str, Any]], app: str) -> str:
+    names = [each["Name"] if each["Type"] == "volume" else each["Source"] for each in mounts]
+    if names and set(names) <= {"imm-proxy", "imm-state"}:
+        return "the volumes of imm's state"
+    own = names and all(each.startswith(f"imm-{app}-") for each in names)
+    return "named volumes of the app" if own else "others"
 
 
 @pytest.fixture(scope="module")
 def strangers(shared: Host, machine) -> Project:
-    """An app with a service of its own image and one of someone else's."""
-    app = shared.project().version("1", environment={"SETTING": SETTING})
+    """An app with a service of its own image and one of someone else's, with a volume each."""
+    app = shared.project().version("1", environment={"SETTING": SETTING}, volumes=["files:/data"])
     app.service("db", image=machine.base, command=["python3", "-c", "import signal; signal.pause()"])
-    app.service("db", stop_grace_period="0s")
+    app.service("db", stop_grace_period="0s", volumes=["data:/data"])
+    app.set(volumes={"files": {"writers": "many"}, "data": {}})
     shared.up(app)
     return app
 
@@ -218,10 +300,39 @@ def containers(strangers: Project) -> dict[str, str]:
     return dict(zip(WHO, names, strict=True))
 
 
-def test_the_page_says_of_each_item_of_the_benchmark_what_live_containers_show(
-    shared: Host, strangers: Project
+def test_the_page_says_how_each_container_runs_by_default(shared: Host, strangers: Project, proxy: str):
+    """The cells are what an inspection shows: of either kind of proxy, and of the sidecar."""
+    table = SECURITY.partition("## What runs by default")[2].partition("## ")[0]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE)
+    page = {row: [own, other, ours, ours] for row, own, other, ours in rows}
+    told = [shared.inspect(name) for name in containers(strangers).values()]
+    for row, seen in ROWS.items():
+        cells = [each.removesuffix(" unless set") for each in page.pop(row)]
+        if row == "published ports":
+            cells[-1] = "none"  # the sidecar's
+        assert [seen(each) for each in told] == cells, row
+    users = [each["Config"]["User"] for each in told]
+    for user, cell, each in zip(users[:2], page["user"][:2], told[:2], strict=True):
+        assert user == shared.engine.inspect_image(each["Image"])["Config"]["User"]
+        assert cell.startswith("the image's")
+    for user, cell in zip(users[2:], page["user"][2:], strict=True):
+        assert int(user.partition(":")[0]) > 0
+        assert cell == "a number of their own, not root"
+    assert page.keys() == {"user"}
+
+
+def test_every_container_has_apparmors_profile_where_the_host_has_apparmor(
+    shared: Host, strangers: Project, proxy: str
 ):
-    """Yes where it is met and no where it isn't, for each kind of container."""
+    has = any(each.startswith("name=apparmor") for each in shared.engine.info()["SecurityOptions"])
+    for name in containers(strangers).values():
+        assert shared.inspect(name)["AppArmorProfile"] == ("docker-default" if has else "")
+
+
+def test_the_page_says_of_each_item_of_the_benchmark_what_live_containers_show(
+    shared: Host, strangers: Project, proxy: str
+):
+    """Yes where it is met and no where it isn't, for each kind of container, and of proxy."""
     rows = re.findall(r"^\| (5\.\d+) \| [^|]+ \| (\w+) \| (\w+) \| (\w+) \| (\w+) \|", SECURITY, re.MULTILINE)
     page = {item: dict(zip(WHO, met, strict=True)) for item, *met in rows}
     assert list(page) == [f"5.{number}" for number in range(1, 33)]
@@ -234,14 +345,14 @@ def test_imm_needs_no_swarm(shared: Host):
     assert shared.engine.info()["Swarm"]["LocalNodeState"] == "inactive"
 
 
-def test_nothing_but_what_was_asked_for_runs_in_a_container(shared: Host, strangers: Project):
+def test_nothing_but_what_was_asked_for_runs_in_a_container(shared: Host, strangers: Project, proxy: str):
     """No sshd, no agent of imm's; in the sidecar what answers for nobody's address, and sessions."""
     for kind, name in containers(strangers).items():
         commands = [row[-1] for row in shared.engine.top(name)["Processes"]]
         known = {
             "own image": "server.py",
             "someone else's": "signal.pause",
-            "proxy": "nginx",
+            "proxy": proxy,
             "sidecar": "python3",
         }
         assert all(known[kind] in each for each in commands), commands
@@ -260,19 +371,39 @@ def test_a_session_is_neither_privileged_nor_root(shared: Host, strangers: Proje
     assert shared.inspect("imm-sidecar")["Config"]["User"].split(":")[0].isdigit()
 
 
+def test_what_is_sealed_shows_in_every_instances_labels(shared: Host, strangers: Project):
+    """All services' environment, as the page says: whoever may list containers reads it."""
+    listed = shared.engine.containers(filters={"label": f"imm.app={strangers.name}"})
+    assert len(listed) == 2
+    assert all(SETTING in each["Labels"]["imm.sealed"] for each in listed)
+
+
 def test_an_image_of_someone_elses_is_pinned_by_what_it_is(shared: Host, strangers: Project):
-    """Its tag may move on: the release doesn't."""
+    """Its tag may move on: the release doesn't, so it isn't the newest (5.28)."""
     running = shared.inspect(f"{strangers.name}-db-1-green-1")["Image"]
     labels = shared.engine.inspect_image(f"imm.local/app/{strangers.name}:1")["Config"]["Labels"]
     assert json.loads(labels["imm.sealed"])["pins"]["db"]["id"] == running
 
 
-@pytest.fixture(scope="module", params=["nginx", "traefik"])
-def inside(request: pytest.FixtureRequest, shared: Host, app: Project) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def inside(app: Project, proxy: str) -> str:
     """An app's container, behind each kind of proxy."""
-    shared.imm(app, "proxy", "up", "--kind", request.param)
-    yield f"{app.name}-web-1-green-1"
-    shared.imm(app, "proxy", "up", "--kind", "nginx")
+    return f"{app.name}-web-1-green-1"
+
+
+@contextmanager
+def forwarding(shared: Host, first: str, second: str) -> Iterator[str]:
+    """A container of somebody's in two networks, which does what the proxy must not."""
+    settings = shared.engine.create_host_config(network_mode=first, sysctls={"net.ipv4.ip_forward": "1"})
+    made = shared.engine.create_container(
+        shared.base, ["python3", "-c", "import signal; signal.pause()"], host_config=settings
+    )["Id"]
+    try:
+        shared.engine.connect_container_to_network(made, second)
+        shared.engine.start(made)
+        yield made
+    finally:
+        shared.engine.remove_container(made, force=True)
 
 
 class TestFromInside:
@@ -344,6 +475,32 @@ class TestFromInside:
             "    print([way for way in every.map(reached, ways) if way])\n"
         )
         assert shared.printed(inside, "python3", "-c", reach, *away) == "[]\n"
+
+    def test_the_proxy_carries_no_packet_into_another_apps_network(
+        self, shared: Host, app: Project, strangers: Project, inside: str
+    ):
+        """Not even one made by hand, and sent to its door; a container that forwards would carry it."""
+        sender, between = f"{strangers.name}-db-1-green-1", f"imm-app-{strangers.name}"
+        mine = shared.inspect(sender)["NetworkSettings"]["Networks"][between]["IPAddress"]
+        theirs = shared.inspect(inside)["NetworkSettings"]["Networks"][f"imm-app-{app.name}"]["IPAddress"]
+
+        def send(by: str, number: int) -> None:
+            door = shared.inspect(by)["NetworkSettings"]["Networks"][between]["MacAddress"]
+            words = ("python3", "-c", BY_WAY_OF, door, mine, theirs, str(number))
+            assert shared.printed(sender, *words, user="0") == "sent\n"
+
+        def arrived() -> int:
+            names, counts = re.findall(r"^Udp: (.*)$", shared.get("/read?/proc/net/snmp", app), re.MULTILINE)
+            return int(dict(zip(names.split(), counts.split(), strict=True))["NoPorts"])
+
+        before = arrived()
+        with forwarding(shared, between, f"imm-app-{app.name}") as other:
+            send("imm-proxy", 3)
+            send(other, 1)
+            until(lambda: True if arrived() > before else None, 10, pause=0.05)
+        assert arrived() == before + 1
+        # The sidecar shares the proxy's network.
+        assert shared.printed("imm-sidecar", "cat", "/proc/sys/net/ipv4/ip_forward") == "0\n"
 
     def test_neither_the_engine_nor_imms_state_is_there(self, shared: Host, inside: str):
         """No socket, no state, no secret of another's; and no engine on the host's address."""
