@@ -2,7 +2,8 @@
 
 Docker Engine 20.10 and newer. The low-level client is used throughout: it costs one round trip for each
 request, where the high-level one inspects what it lists. What Docker answers is translated here, once: into
-EngineError when the engine cannot be reached or refuses this user, else into EngineRefused.
+EngineError when the engine cannot be reached or refuses this user, into CredentialsError when a registry's
+credentials can't be read here, else into EngineRefused.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 import os
 import re
 import tarfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import contextmanager, suppress
@@ -25,10 +27,18 @@ from typing import Any
 import docker
 import requests
 import urllib3
+from docker.credentials import StoreError
 from docker.types import Mount as DockerMount
 
 from immutable_local import labels as label
-from immutable_local.errors import FREE_SPACE, BuildFailed, EngineError, EngineRefused
+from immutable_local.errors import (
+    FREE_SPACE,
+    BuildFailed,
+    CredentialsError,
+    EngineError,
+    EngineRefused,
+    ImmError,
+)
 from immutable_local.unbroken import begun
 from immutable_local.wait import until
 
@@ -55,6 +65,8 @@ DISK_BY_TYPE_API = (1, 42)
 CACHE_AT_ONCE = 1000
 # What a container of a moment runs is one program, with a thread or two.
 MOMENTS_PROCESSES = 64
+# It warns of a credential helper that is absent, whether or not anything is asked of it.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"docker\.credentials\.")
 
 
 @dataclass(frozen=True)
@@ -129,7 +141,9 @@ def asking_docker_to(verb: str) -> Iterator[None]:
         yield
     except docker.errors.APIError as refused:
         status = refused.status_code or 0
-        explanation = str(refused.explanation or refused)
+        # Where the engine gives no reason, the SDK's words hold the address, and so a build's arguments.
+        reason = getattr(refused.response, "reason", None) or "without a reason"
+        explanation = str(refused.explanation or f"{status} {reason}")
         full = disk_is_full(explanation)
         raise EngineRefused(
             f"Docker refused to {verb}: {explanation}",
@@ -140,7 +154,11 @@ def asking_docker_to(verb: str) -> Iterator[None]:
         ) from refused
     except CUT as lost:
         raise _unreachable(lost) from lost
+    except StoreError as absent:
+        raise _without_credentials(verb, absent) from absent
     except docker.errors.DockerException as failed:
+        if isinstance(failed.__cause__, StoreError):
+            raise _without_credentials(verb, failed.__cause__) from failed
         raise _unreachable(failed) from failed
 
 
@@ -311,10 +329,14 @@ class Engine:
             self.client.put_archive(container, folder, packed.getvalue())
 
     def read(self, container: str, path: str) -> bytes | None:
-        """One file's content, or None when there is no such file."""
+        """One file's content, or None when there is no such file. A link is followed."""
         try:
             with asking_docker_to(f"read {path} of {container}"):
-                stream, _ = self.client.get_archive(container, path)
+                stream, about = self.client.get_archive(container, path)
+                if about["linkTarget"] not in ("", path):
+                    # The archive holds the link alone. Its end is told as a path inside the container.
+                    stream.close()
+                    return self.read(container, about["linkTarget"])
                 packed = io.BytesIO(b"".join(stream))
         except EngineRefused as refused:
             if refused.status == 404:
@@ -322,7 +344,7 @@ class Engine:
             raise
         with tarfile.open(fileobj=packed) as archive:
             member = archive.next()
-            content = archive.extractfile(member) if member else None
+            content = archive.extractfile(member) if member and member.isreg() else None
             return content.read() if content else None
 
     def logs(self, container: str, tail: int | str = "all", timestamps: bool = False) -> bytes:
@@ -552,7 +574,8 @@ class Engine:
         return True
 
     def pull(self, reference: str) -> Image:
-        """Pull an image. Raises EngineRefused when its registry can't be asked or says no."""
+        """Pull an image. Raises EngineRefused when its registry can't be asked or says no, CredentialsError
+        when the credentials for it can't be read."""
         from docker.utils import parse_repository_tag
 
         repository, tag = parse_repository_tag(reference)
@@ -564,16 +587,30 @@ class Engine:
         return found
 
     def build(self, context: Any, **options: Any) -> Iterator[dict[str, Any]]:
-        """The API's own builder, fed with a tar; yields what it says, as it says it."""
+        """The API's own builder, fed with a tar; yields what it says, as it says it.
+
+        It is sent the credentials of every registry. Raises CredentialsError where they can't be had.
+        """
+        try:
+            with asking_docker_to("build an image"):
+                yield from _said(
+                    self.client.build(fileobj=context, custom_context=True, rm=True, forcerm=True, **options)
+                )
+        except ImmError as failed:
+            # What the SDK says beneath it holds the address, and so the build's arguments.
+            raise failed from None
+
+    def build_of_what_is_there(self, context: Any, tag: str) -> Iterator[dict[str, Any]]:
+        """As `build`, of an image that the engine has, or of none: no registry and no credentials are needed,
+        and none are sent, which the SDK always does."""
+        asked = {"t": tag, "rm": True, "forcerm": True}
+        tar = {"Content-Type": "application/tar"}
         with asking_docker_to("build an image"):
-            for line in self.client.build(
-                fileobj=context, custom_context=True, rm=True, forcerm=True, **options
-            ):
-                for each in line.decode(errors="replace").splitlines():
-                    with suppress(json.JSONDecodeError):
-                        said = json.loads(each)
-                        if isinstance(said, dict):
-                            yield said
+            url = self.client._url("/build")
+            answer = self.client._post(
+                url, data=context, params=asked, headers=tar, stream=True, timeout=None
+            )
+            yield from _said(self.client._stream_helper(answer))
 
     @property
     def images_in_containerd(self) -> bool:
@@ -719,9 +756,16 @@ def _named() -> tuple[str, Any]:
     """DOCKER_HOST, else DOCKER_CONTEXT, else the current context, else the default socket; with its TLS."""
     host = os.environ.get("DOCKER_HOST", "")
     if host:
-        tls = None
+        host, tls = _without_password(host), None
         if host.startswith("tcp://") and os.environ.get("DOCKER_TLS_VERIFY"):
-            tls = docker.utils.kwargs_from_env().get("tls")
+            try:
+                tls = docker.utils.kwargs_from_env().get("tls")
+            except docker.errors.TLSParameterError as absent:
+                raise EngineError(
+                    f"{host} can't be asked over TLS: its certificates aren't here",
+                    hint="put ca.pem, cert.pem and key.pem into the folder that DOCKER_CERT_PATH names"
+                    " (~/.docker without it), or unset DOCKER_TLS_VERIFY for an engine that speaks no TLS",
+                ) from absent
         return host, tls
     from docker.context import ContextAPI
 
@@ -741,7 +785,12 @@ def _named() -> tuple[str, Any]:
     os.environ["DOCKER_CONTEXT"] = context.name
     if context.name == "default":
         return DEFAULT_SOCKET, None
-    return context.Host or DEFAULT_SOCKET, context.TLSConfig or None
+    return _without_password(context.Host or DEFAULT_SOCKET), context.TLSConfig or None
+
+
+def _without_password(address: str) -> str:
+    """An engine's address as it may be told. No way of reaching an engine takes a password from it."""
+    return re.sub(r"(://[^/:@]*):[^/]*@", r"\1@", address)
 
 
 def _asked_for_its_api(local: str, tls: Any) -> str:
@@ -754,7 +803,7 @@ def _asked_for_its_api(local: str, tls: Any) -> str:
 
 
 def _unreachable(failed: Exception, host: str = "") -> EngineError:
-    where = host or os.environ.get("DOCKER_HOST") or "the docker engine"
+    where = host or _without_password(os.environ.get("DOCKER_HOST", "")) or "the docker engine"
     chain: list[BaseException] = []
     cause: BaseException | None = failed
     while cause is not None and cause not in chain:
@@ -777,6 +826,23 @@ def _unreachable(failed: Exception, host: str = "") -> EngineError:
         hint="start Docker, or say where it is with DOCKER_HOST or docker context use;"
         " imm doctor looks closer",
     )
+
+
+def _without_credentials(verb: str, why: Exception) -> CredentialsError:
+    return CredentialsError(
+        f"the credentials that docker keeps could not be read to {verb}: {why}",
+        hint="install the credential helper, or correct credsStore and credHelpers in docker's config.json",
+    )
+
+
+def _said(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    """What a builder says, line by line."""
+    for line in lines:
+        for each in line.decode(errors="replace").splitlines():
+            with suppress(json.JSONDecodeError):
+                said = json.loads(each)
+                if isinstance(said, dict):
+                    yield said
 
 
 def _filter(labels: Mapping[str, str]) -> list[str]:

@@ -6,6 +6,7 @@
     ├── Locked                   3  another deployment holds the lock: who, from where, since when
     ├── EngineError              4  the engine cannot be reached, or refuses this user
     ├── EngineRefused            1  the engine answers, and said no to one request
+    ├── CredentialsError         1  docker's credentials for a registry could not be read on this machine
     ├── BuildFailed              1  the image could not be built
     ├── Unhealthy                1  the new release did not become healthy
     ├── FlippedBack              1  the new release went wrong while it was watched; the old one is live again
@@ -135,6 +136,12 @@ class EngineRefused(ImmError):
         super().__init__(message, code=code, hint=hint)
         self.status = status
         self.explanation = explanation
+
+
+class CredentialsError(ImmError):
+    """What docker's config names to keep credentials isn't on this machine, or fails."""
+
+    code = "credentials"
 
 
 class BuildFailed(ImmError):

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from immutable_local import explain
 from immutable_local.engine import Engine, StillRuns
-from immutable_local.errors import EngineRefused, Unhealthy
+from immutable_local.errors import EngineRefused, ImmError, Unhealthy
 from immutable_local.instance import Instance
 from immutable_local.sidecar.session import Session
 from immutable_local.wait import until
@@ -187,6 +187,10 @@ def _run_commands(command: Command, asking: _Asking, stop: threading.Event) -> N
             came = command.run()
         except EngineRefused as refused:
             came = {"code": -1, "printed": refused.explanation[-300:]}
+        except ImmError:
+            # The engine is gone: whoever waits finds out by itself.
+            stop.wait(POLL_SECONDS)
+            continue
         if came["code"] == 0:
             asking.healthy = True
             return

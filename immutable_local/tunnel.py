@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from immutable_local.errors import EngineError, UsageError
+from immutable_local.errors import EngineError
 
 ENGINE_SOCKET = "/var/run/docker.sock"
 CONNECT_SECONDS = 15.0
@@ -37,9 +37,15 @@ def forward(url: str) -> str:
 
     The connection lives as long as this process. Raises EngineError when ssh cannot connect.
     """
-    asked = urlsplit(url)
+    try:
+        asked = urlsplit(url)
+        port = asked.port
+    except ValueError as wrong:
+        raise EngineError(
+            f"{url} cannot be reached: that is no host and port", hint="use ssh://user@host[:port]"
+        ) from wrong
     if not asked.hostname or asked.hostname.startswith("-") or (asked.username or "").startswith("-"):
-        raise UsageError(f"DOCKER_HOST: {url} names no host", hint="use ssh://user@host[:port]")
+        raise EngineError(f"{url} cannot be reached: it names no host", hint="use ssh://user@host[:port]")
     program = shutil.which("ssh")
     if program is None:
         raise EngineError(
@@ -51,8 +57,8 @@ def forward(url: str) -> str:
     command = [program, "-nNT", "-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes"]
     command += ["-o", f"ConnectTimeout={int(CONNECT_SECONDS)}", "-o", "ServerAliveInterval=5"]
     command += ["-L", f"{local}:{remote}"]
-    if asked.port:
-        command += ["-p", str(asked.port)]
+    if port:
+        command += ["-p", str(port)]
     command.append(f"{asked.username}@{asked.hostname}" if asked.username else asked.hostname)
     complaints = (folder / "ssh.log").open("w+b")
     # A session of its own: Ctrl-C in the terminal must not cut the connection that undoes what was begun.

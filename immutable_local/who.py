@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import os
 import socket
 import subprocess
 from dataclasses import dataclass
@@ -37,13 +38,14 @@ class Origin:
 
 def origin(folder: Path) -> Origin:
     folder = folder.resolve()
-    here = f"{socket.gethostname()}:{folder}"
-    marks = {f"folder:{hashlib.sha256(here.encode()).hexdigest()[:16]}"}
+    # A path is bytes, which need not be UTF-8.
+    here = os.fsencode(f"{socket.gethostname()}:{folder}")
+    marks = {f"folder:{hashlib.sha256(here).hexdigest()[:16]}"}
     inside = git(folder, "rev-parse", "--show-prefix")
     roots = git(folder, "rev-list", "--max-parents=0", "HEAD")
     if inside is not None and roots:
         marks |= {f"git:{root}:{inside}" for root in roots.split()}
-    return Origin(frozenset(marks), here)
+    return Origin(frozenset(marks), here.decode(errors="replace"))
 
 
 def commit(folder: Path) -> tuple[str, bool] | None:
@@ -58,7 +60,13 @@ def git(folder: Path, *words: str) -> str | None:
     """What git answers about a folder; None when there is no git or no repository."""
     try:
         told = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=False
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            # Names of folders are bytes: two that differ stay two.
+            errors="backslashreplace",
+            timeout=20,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -420,10 +420,40 @@ def test_a_completion_that_goes_wrong_is_quiet(folder: Path):
         assert typed([], folder) == (1, "", "")
 
 
-def test_an_address_that_cannot_be_one_is_an_engine_that_cannot_be_reached(folder: Path):
-    done = imm(["status"], folder, environment={"DOCKER_HOST": "tcp://127.0.0.1:99999"})
+@pytest.mark.parametrize("command", ["status", "doctor"])
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://127.0.0.1:99999", "ssh://host:abc", "ssh://host:99999", "ssh://[bad", "ssh://", "ssh://-oX=y"],
+)
+def test_an_address_that_cannot_be_one_is_an_engine_that_cannot_be_reached(
+    address: str, command: str, folder: Path
+):
+    done = imm([command], folder, environment={"DOCKER_HOST": address})
     assert done.returncode == 4, done
-    assert "cannot be reached" in done.stderr
+    assert "cannot be reached" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_certificates_that_are_absent_are_told_with_where_they_belong(command: str, folder: Path):
+    asked = {
+        "DOCKER_HOST": "tcp://127.0.0.1:2376",
+        "DOCKER_TLS_VERIFY": "1",
+        "DOCKER_CERT_PATH": str(folder),
+    }
+    done = imm([command, "--json"], folder, environment=asked)
+    assert done.returncode == 4, done
+    assert "certificates" in done.stdout and "DOCKER_CERT_PATH" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+@pytest.mark.parametrize("scheme", ["ssh", "tcp"])
+def test_a_password_in_an_engines_address_is_never_told(scheme: str, command: str, folder: Path):
+    """Nobody listens there, and the address that is told says where."""
+    address = f"{scheme}://root:hunter2@127.0.0.1:1"
+    done = imm([command, "--debug"], folder, environment={"DOCKER_HOST": address})
+    assert done.returncode == 4, done
+    assert f"{scheme}://root@127.0.0.1:1" in done.stdout + done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
 
 
 def test_a_value_without_an_end_is_too_large_as_soon_as_it_is(folder: Path):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
+import docker
 import pytest
 
 from immutable_local.app import HealthCheck, Service
 from immutable_local.engine import Engine
-from immutable_local.health import Command
+from immutable_local.health import Command, _Asking, _run_commands
 from immutable_local.instance import Instance
 
 NANOSECONDS = 1_000_000_000
@@ -44,3 +47,15 @@ def test_an_images_healthcheck_may_take_as_long_as_it_says_itself(
 def test_an_image_without_a_healthcheck_has_no_command():
     assert command(HealthCheck()) is None
     assert command(HealthCheck(), Test=["NONE"]) is None
+
+
+def test_an_engine_that_is_lost_during_a_health_command_is_left_to_whoever_waits():
+    """They are told; this thread has nobody to tell, and would print a traceback."""
+    client = docker.APIClient("unix:///nonexistent/docker.sock", version="1.41")
+    lost = Command(Engine(client, "", ""), "shop-web-1", ["check"], seconds=1.0)
+    service = Service("web", port=8000, healthcheck=HealthCheck(command=("check",)))
+    asking = _Asking(Instance("shop-web-1", "", service, "green", None), deadline=time.monotonic())
+    stop = threading.Event()
+    threading.Timer(0.1, stop.set).start()
+    _run_commands(lost, asking, stop)
+    assert (asking.healthy, asking.seen) == (False, [])

@@ -1,0 +1,149 @@
+"""What the SDK raises is translated, and says nothing that it shouldn't."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import json
+import os
+import secrets
+import socket
+import tarfile
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from immutable_local.engine import Engine, connect
+from immutable_local.errors import CredentialsError, EngineError, EngineRefused
+from tests.host import Host
+
+KEPT = ({"credsStore": "not-here"}, {"credHelpers": {"registry.example.com": "not-here"}})
+ABSENT = "docker-credential-not-here"
+TOKEN = secrets.token_hex(8)
+
+
+class Silent(http.server.BaseHTTPRequestHandler):
+    """What stands before an engine, and refuses builds without a word of its own."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Api-Version", "1.41")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(502, "Bad Gateway")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *told: object) -> None:
+        pass
+
+
+@contextmanager
+def before_an_engine() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"tcp://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@pytest.fixture
+def reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Engine]:
+    """An engine's address behind which something refuses builds; docker's config names no helper yet."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with before_an_engine() as address:
+        monkeypatch.setenv("DOCKER_HOST", address)
+        monkeypatch.delenv("DOCKER_TLS_VERIFY", raising=False)
+        yield connect()
+
+
+def helper(folder: Path, kept: object) -> None:
+    (folder / "config.json").write_text(json.dumps(kept))
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: next(iter(kept)))
+def test_a_credential_helper_that_is_absent_is_told_with_what_to_do(
+    reached: Engine, tmp_path: Path, kept: object
+):
+    """Docker can be reached: to start it would not help. What needs no credentials never asks for them."""
+    helper(tmp_path, kept)
+    asked = connect()
+    for act in (
+        lambda: list(asked.build(io.BytesIO(), tag="t:1")),
+        lambda: asked.pull("registry.example.com/x:1"),
+    ):
+        with pytest.raises(CredentialsError) as failed:
+            act()
+        assert (failed.value.code, failed.value.exit_code) == ("credentials", 1)
+        assert ABSENT in failed.value.message and "config.json" in failed.value.hint
+    with pytest.raises(EngineRefused):
+        list(asked.build_of_what_is_there(io.BytesIO(), "t:1"))
+
+
+def test_a_builds_arguments_are_in_no_error_and_in_no_traceback(reached: Engine):
+    """The API takes them in the address, which the SDK puts into what it raises."""
+    with pytest.raises(EngineRefused) as refused:
+        list(reached.build(io.BytesIO(b"tar"), buildargs={"TOKEN": TOKEN}))
+    assert refused.value.message == "Docker refused to build an image: 502 Bad Gateway"
+    assert TOKEN not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_build_that_nobody_hears_tells_no_arguments_either(reached: Engine):
+    reached.client.base_url = nobody()
+    with pytest.raises(EngineError) as lost:
+        list(reached.build(io.BytesIO(b"tar"), buildargs={"TOKEN": TOKEN}))
+    assert TOKEN not in "".join(traceback.format_exception(lost.value))
+
+
+def nobody() -> str:
+    """An address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        return f"http://127.0.0.1:{door.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: next(iter(kept)))
+def test_a_release_is_sealed_without_the_credentials_that_docker_keeps(
+    host: Host, tmp_path: Path, kept: object
+):
+    """It is made of what the engine has; an image that isn't there says what it would need."""
+    helper(tmp_path, kept)
+    app = host.project()
+    app.settings["services"] = {}
+    app.service("job", image=host.base, command=["sleep", "1000"])
+    assert host.up(app, DOCKER_CONFIG=str(tmp_path)).result["outcome"] == "live"
+    app.service("job", image="registry.example.com/nobody/nothing:1")
+    failed = host.up(app, expect=1, DOCKER_CONFIG=str(tmp_path))
+    assert failed.error["code"] == "credentials"
+    assert ABSENT in failed.error["message"]
+    assert "Warning" not in failed.stderr
+
+
+def test_an_app_in_a_folder_whose_name_is_not_utf_8_goes_live(host: Host):
+    """Neither need what is copied into its image have such a name."""
+    app = host.project(folder=os.fsdecode(b"caf\xe9"))
+    (app.folder / os.fsdecode(b"na\xefve.txt")).write_text("x")
+    app.dockerfile((app.folder / "Dockerfile").read_text() + "COPY . /app/\n")
+    assert host.up(app).result["outcome"] == "live"
+    assert host.up(app).result["outcome"] == "unchanged"
+
+
+@pytest.mark.parametrize("target", ["passwd", "/etc/passwd"])
+def test_a_link_inside_an_image_is_read_as_what_it_leads_to(host: Host, target: str):
+    """Some images keep /etc/passwd elsewhere."""
+    asked = connect()
+    link, loose = tarfile.TarInfo("link"), tarfile.TarInfo("loose")
+    link.type = loose.type = tarfile.SYMTYPE
+    link.linkname, loose.linkname = target, "nothing"
+    with asked.task(host.base, "t-links") as task:
+        asked.put(task, "/etc", [(link, b""), (loose, b"")])
+        assert asked.read(task, "/etc/link") == asked.read(task, "/etc/passwd") != b""
+        assert asked.read(task, "/etc/loose") is None
+        assert asked.read(task, "/etc") is None
