@@ -43,9 +43,13 @@ PLUGIN_FOLDERS = (
 )
 # Docker's command line up to 22 has BuildKit built in; later ones need the buildx plugin.
 LAST_BUILT_IN = 22
-# What the builder's own process heeds when it stands in its environment.
+# What the builder's own process, or a credential helper that it starts, heeds in its environment.
 BUILDERS_OWN = re.compile(
-    r"(?i)PATH|HOME|TMPDIR|(HTTPS?|ALL|NO|FTP)_PROXY|(LD_|DOCKER|BUILD|COMPOSE_|GO|SSL_|SSH_|XDG_|OTEL_).*"
+    r"""(?ix) PATH | HOME | TMPDIR | (HTTPS?|ALL|NO|FTP)_PROXY
+    | ((DY)?LD_|DOCKER|BUILDKIT_|BUILDX_|EXPERIMENTAL_BUILDKIT_|COMPOSE_|SSL_|SSH_|XDG_|OTEL_).*
+    | GO(COVERDIR|DEBUG|GC|MAXPROCS|MEMLIMIT|RACE|TRACEBACK)
+    | BASH_ENV | PYTHON(HOME|PATH|STARTUP) | PERL5(LIB|OPT) | RUBY(LIB|OPT) | NODE_(OPTIONS|PATH)
+    | GNUPGHOME | PASSWORD_STORE_.* | AWS_(CONFIG|SHARED_CREDENTIALS)_FILE | CLOUDSDK_CONFIG"""
 )
 SMALL_BYTES = 1 << 20
 # How the engine's own builder names the image of each step.
@@ -286,6 +290,8 @@ def _build_by_cli(engine: Engine, program: str, app: App, folder: Path, tell: Te
             "DOCKER_BUILDKIT": "1",
             "BUILDKIT_PROGRESS": "plain",
             "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+            # Else it asks git, which heeds many names, for what only an attestation would say.
+            "BUILDX_GIT_INFO": "0",
             "BUILDX_BUILDER": "default",
         }
         if engine.local.startswith("unix://"):
@@ -298,10 +304,10 @@ def _build_by_cli(engine: Engine, program: str, app: App, folder: Path, tell: Te
 def build_arguments(args: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """The builder's arguments for a build's own, and what its environment says beside them.
 
-    An argument list can be read by every user of this machine, so values come from the environment; but not
-    those that would change the builder itself.
+    An argument list can be read by every user of this machine, so values come from the environment, also in
+    place of what it has under that name; but not those that would change the builder itself.
     """
-    own = {key for key in args if key in os.environ or BUILDERS_OWN.fullmatch(key)}
+    own = {key for key in args if BUILDERS_OWN.fullmatch(key)}
     words = [f"{key}={value}" if key in own else key for key, value in args.items()]
     given = {key: value for key, value in args.items() if key not in own}
     return [each for word in words for each in ("--build-arg", word)], given
