@@ -69,6 +69,7 @@ def helper(folder: Path, kept: object) -> None:
     (folder / "config.json").write_text(json.dumps(kept))
 
 
+@pytest.mark.filterwarnings("ignore:docker-credential")
 @pytest.mark.parametrize("kept", KEPT, ids=lambda kept: next(iter(kept)))
 def test_a_credential_helper_that_is_absent_is_told_with_what_to_do(
     reached: Engine, tmp_path: Path, kept: object
