@@ -97,7 +97,9 @@ def show_version(wanted: bool) -> None:
 
 @cli.callback()
 def options(
-    file: Annotated[Path, typer.Option("-f", "--file", help="The app's imm.toml.")] = Path("imm.toml"),
+    file: Annotated[Path, typer.Option("-f", "--file", help="The app's imm.toml.", readable=False)] = Path(
+        "imm.toml"
+    ),
     json: Annotated[
         bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")
     ] = False,
@@ -372,7 +374,10 @@ def secret_set(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     from_file: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="A file that is the value, byte for byte."),
+        # Whether it can be read is found, and told, by who reads it.
+        typer.Option(
+            "--from", metavar="FILE", help="A file that is the value, byte for byte.", readable=False
+        ),
     ] = None,
     wait: Wait = "0s",
 ) -> None:

@@ -10,11 +10,11 @@ from itertools import count, islice
 from pathlib import Path
 
 from immutable_local import dockerfile
-from immutable_local.config.findings import Wrong
+from immutable_local.config.findings import Wrong, bare_or_shown
 from immutable_local.config.tables import MOST_TABLES
 from immutable_local.config.values import MOUNT, name_from
 from immutable_local.dockerfile import Instruction
-from immutable_local.errors import UsageError
+from immutable_local.errors import UsageError, shown
 
 MOST_BYTES = 1_000_000
 COMPOSE = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -47,8 +47,11 @@ def propose(folder: Path, file: str = "imm.toml") -> str:
 
     Raises `UsageError` when `file` is there already, or when no Dockerfile says what to run.
     """
+    if os.path.isdir(folder / file):
+        what = f"{shown(str(folder / file))} is a folder"
+        raise UsageError(what, hint="name the file itself: imm -f FOLDER/imm.toml init")
     if os.path.lexists(folder / file):
-        what = f"{file} is there already; nothing was written"
+        what = f"{bare_or_shown(file, file.isprintable())} is there already; nothing was written"
         raise UsageError(what, code="exists", hint="edit it, or move it away")
     names = _names_in(folder)
     chosen, others = _choose_dockerfile(names)

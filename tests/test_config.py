@@ -442,6 +442,54 @@ def test_what_may_not_be_read_must_be_refused(app: Reader, tmp_path: Path, close
     assert refusal(tmp_path / "imm.toml").message == "imm.toml can't be read: Permission denied"
 
 
+# Commands
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("a && b", "&&"),
+        ("a || b", "||"),
+        ("a | b", "|"),
+        ("a; b", ";"),
+        ("a ; b", ";"),
+        ("a &", "&"),
+        ("a > b", ">"),
+        ("a >>b", ">>"),
+        ("a 2>&1", "2>"),
+        ("it's a && b", "&&"),
+    ],
+)
+def test_what_only_a_shell_understands_must_be_refused(
+    web: Callable[[str], Service], command: str, word: str
+) -> None:
+    for line, at in [
+        (f'command = "{command}"', ""),
+        (f'healthcheck = {{ command = "{command}" }}', "healthcheck."),
+    ]:
+        with pytest.raises(ConfigError) as refused:
+            web(line)
+        assert f"services.web.{at}command: {word} is for a shell" in refused.value.message
+        assert refused.value.hint == f'for a shell write ["sh", "-c", "{command}"]'
+    assert web(f'command = ["sh", "-c", "{command}"]').command == ("sh", "-c", command)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("sh -c 'a && b; c > d'", ("sh", "-c", "a && b; c > d")),
+        ("find . -exec x {} ';'", ("find", ".", "-exec", "x", "{}", ";")),
+        (r"find . -exec x {} \;", ("find", ".", "-exec", "x", "{}", ";")),
+        ("get http://x/?a=1&b=2", ("get", "http://x/?a=1&b=2")),
+        ("a b=c;d|e", ("a", "b=c;d|e")),
+    ],
+)
+def test_what_is_in_quotes_or_inside_of_a_word_must_be_taken(
+    web: Callable[[str], Service], command: str, words: tuple[str, ...]
+) -> None:
+    assert web(f'command = """{command}"""'.replace("\\", "\\\\")).command == words
+
+
 # Files of entries
 
 
@@ -451,6 +499,7 @@ def test_what_may_not_be_read_must_be_refused(app: Reader, tmp_path: Path, close
         ("", {}),
         ("# a\n\n  \nA=1\n", {"A": "1"}),
         ("A=1\r\nB=2", {"A": "1", "B": "2"}),
+        ("A=1\rB=2\r", {"A": "1", "B": "2"}),
         ("\ufeffexport A=1", {"A": "1"}),
         ("A = b c  # d", {"A": "b c"}),
         ("A=b#c", {"A": "b#c"}),
@@ -473,12 +522,28 @@ def test_entries_must_be_read_as_compose_reads_them(text: str, expected: dict[st
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("A=1\nB\n", 2), ("A: 1", 1), ("=1", 1), ('A="b\n\n', 1), ("\n\nA='b' c", 3), ("A B=c", 1)],
+    [("A=1\nB\n", 2), ("A=1\rB\r", 2), ("A: 1", 1), ("=1", 1), ("A B=c", 1)],
 )
 def test_lines_that_are_no_entries_must_be_refused_by_their_number(text: str, line: int) -> None:
     with pytest.raises(Wrong) as wrong:
         env_file.entries(text)
     assert wrong.value.findings[0].what == f"line {line} is not KEY=value"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('A="b\n\n', "line 1 opens a quote that is never closed"),
+        ("A=1\nexport B='c\n", "line 2 opens a quote that is never closed"),
+        ('A="b\\"\n', "line 1 opens a quote that is never closed"),
+        ("\n\nA='b' c", "line 3 has something behind the closing quote"),
+        ('A="b\nC="d"', "line 1 has something behind the closing quote"),
+    ],
+)
+def test_quotes_that_do_not_fit_must_be_told(text: str, what: str) -> None:
+    with pytest.raises(Wrong) as wrong:
+        env_file.entries(text)
+    assert wrong.value.findings[0].what == what
 
 
 def test_a_wrong_entry_must_be_told_with_its_file_and_the_line_of_imm_toml(
@@ -488,11 +553,16 @@ def test_a_wrong_entry_must_be_told_with_its_file_and_the_line_of_imm_toml(
         ("A=1\nB\n", '"prod.env": line 2 is not KEY=value (imm.toml, line 5)'),
         ("A\x1b=1\n", "\"prod.env\": 'A\\x1b': a name must have no '='"),
         ("A=\0\n", '"prod.env": A: must have no NUL character'),
+        (f"{'A' * 300}=1", "a name must have 255 characters at most, not 300"),
+        ("A\u202eb=1", "'A\\u202eb': a name must have no '='"),
+        ("".join(f"A{n}=1\n" for n in range(1001)), '"prod.env": must have 1000 entries at most, not 1001'),
     ]:
         (tmp_path / "prod.env").write_text(content)
         with pytest.raises(ConfigError) as refused:
             app(SHORTEST + 'env_file = ["prod.env"]\n')
-        assert f"services.web.env_file[0]: {expected}" in refused.value.message
+        assert refused.value.message.startswith('services.web.env_file[0]: "prod.env": ')
+        assert expected in refused.value.message
+        assert refused.value.hint
 
 
 def test_a_file_of_entries_may_start_with_a_byte_order_mark(app: Reader, tmp_path: Path) -> None:

@@ -524,6 +524,29 @@ def test_a_folder_that_cannot_be_read_is_told(words: list[str], folder: Path):
     assert "ermission denied" in error["message"] and error["hint"]
 
 
+@pytest.mark.parametrize(
+    "words", [["-f", "closed", "plan"], ["secret", "set", "X", "--from", "closed"]], ids=" ".join
+)
+def test_a_file_that_cannot_be_read_is_told_with_what_to_do(words: list[str], folder: Path):
+    (folder / "closed").touch(mode=0)
+    done = imm([*words, "--json"], folder, prefix=without_privilege())
+    error = json.loads(done.stdout)["error"]
+    assert done.returncode == 2
+    assert "read: Permission denied" in error["message"]
+    assert error["hint"] in ("check its permissions", "name a file that you may read")
+
+
+@pytest.mark.parametrize("build", ['context = "closed"', 'dockerfile = "closed/Dockerfile"'])
+def test_a_folder_that_cannot_be_entered_is_not_told_as_an_empty_one(build: str, folder: Path):
+    (folder / "closed").mkdir(mode=0)
+    with (folder / "imm.toml").open("a") as told:
+        told.write(f"[build]\n{build}\n")
+    done = imm(["plan", "--json"], folder, prefix=without_privilege())
+    error = json.loads(done.stdout)["error"]
+    assert 'build.dockerfile: "closed/Dockerfile" can\'t be looked at: Permission denied' in error["message"]
+    assert error["hint"] == "check the permissions of the folders that lead to it"
+
+
 def test_a_file_that_cannot_be_written_is_told(folder: Path):
     """As on a full disk: no process of this one may write a byte to a file."""
     (folder / "imm.toml").unlink()

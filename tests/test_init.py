@@ -165,6 +165,14 @@ def test_what_is_there_must_not_be_written_over(folder: Path) -> None:
     assert (refused.value.code, refused.value.exit_code) == ("exists", 2)
 
 
+@pytest.mark.parametrize("file", [".", "..", "/", ""])
+def test_a_folder_must_not_be_taken_for_the_file(folder: Path, file: str) -> None:
+    named = folder / file
+    with pytest.raises(UsageError, match="is a folder") as refused:
+        propose(named.parent, named.name)
+    assert "name the file itself" in refused.value.hint
+
+
 def test_a_folder_without_a_dockerfile_must_be_refused_with_what_to_do(folder: Path) -> None:
     (folder / "Dockerfile").mkdir()
     with pytest.raises(UsageError, match="there is no Dockerfile here") as refused:

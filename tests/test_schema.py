@@ -162,6 +162,7 @@ BEYOND_A_SCHEMA = (
     "instances in all",
     "is a folder",
     "is mounted twice",
+    "is for a shell",
     "is not a command",
     "is there twice",
     "lies outside",

@@ -20,7 +20,7 @@ from immutable_local.app import App, Build, Mount, Service, Volume
 from immutable_local.config import env_file, keys, values
 from immutable_local.config.contradictions import between_keys, between_services
 from immutable_local.config.findings import Finding, Findings, KeyPath, Wrong, bare_or_shown, told_path
-from immutable_local.config.kinds import meant
+from immutable_local.config.kinds import advised, meant
 from immutable_local.config.lines import key_lines, nearest
 from immutable_local.config.tables import ENTRIES
 from immutable_local.errors import ConfigError, UsageError, shown
@@ -160,7 +160,7 @@ def _environment_in(file: str, folder: Path) -> dict[str, str]:
             if_absent="write the file, or correct its name",
             if_no_file="name a file of KEY=value lines",
         )
-        return ENTRIES.read(env_file.entries(text))
+        return advised(ENTRIES, env_file.entries(text), "leave out what the service doesn't read")
     except ConfigError as refused:
         raise Wrong(Finding(refused.message, refused.hint)) from None
     except Wrong as wrong:
@@ -199,14 +199,14 @@ def _build(given: Mapping[str, Any], folder: Path) -> Build:
     settings = dict(given)
     with findings.at("context"):
         context = _inside(folder, given.get("context", "."))
-        if not os.path.isdir(context):
+        if not stat.S_ISDIR(_mode(context, given.get("context", "."))):
             raise Wrong(Finding(f"there is no folder {shown(given['context'])}", "correct the path"))
         settings["context"] = context.relative_to(os.path.realpath(folder)).as_posix()
     findings.settle()
     with findings.at("dockerfile"):
         settings["dockerfile"] = os.path.normpath(given.get("dockerfile", "Dockerfile"))
         dockerfile = os.path.normpath(os.path.join(settings["context"], settings["dockerfile"]))
-        if not os.path.isfile(_inside(folder, dockerfile)):
+        if not stat.S_ISREG(_mode(_inside(folder, dockerfile), dockerfile)):
             what = f"there is no file {shown(dockerfile)}"
             hint = "write a Dockerfile, name yours with build.dockerfile, or give each service an image"
             raise Wrong(Finding(what + meant(settings["dockerfile"], _names_in(context)), hint))
@@ -214,6 +214,17 @@ def _build(given: Mapping[str, Any], folder: Path) -> Build:
     if "args" in settings:
         settings["args"] = MappingProxyType(settings["args"])
     return Build(**settings)
+
+
+def _mode(path: Path, told: str) -> int:
+    """The kind of what is there; 0 for nothing. Raises `Wrong` where this user may not even look."""
+    try:
+        return path.stat().st_mode
+    except PermissionError as refused:
+        hint = "check the permissions of the folders that lead to it"
+        raise Wrong(Finding(f"{shown(told)} can't be looked at: {refused.strerror}", hint)) from None
+    except OSError:
+        return 0
 
 
 def _inside(folder: Path, told: str) -> Path:

@@ -22,6 +22,8 @@ _ENTRY = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_OPENED = re.compile(r"""(?:export[ \t]+)?[^\s=\#'"]+[ \t]*=[ \t]*(['"])""")
+_TO_THE_END = {"'": r"[^']*'", '"': r'(?:[^"\\]|\\.)*"'}
 _NOTHING = re.compile(r"[ \t]*(#[^\n]*)?\n|[ \t]+")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "$": "$"}
 
@@ -31,7 +33,7 @@ def entries(text: str) -> dict[str, str]:
 
     Raises `Wrong` with the line that can't be understood.
     """
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n") + "\n"
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n") + "\n"
     found: dict[str, str] = {}
     at = 0
     while at < len(text):
@@ -41,10 +43,21 @@ def entries(text: str) -> dict[str, str]:
             found[entry["name"]] = _value(entry)
             at = entry.end()
         else:
-            line = text.count("\n", 0, at) + 1
-            hint = "write KEY=value; a value is never taken from your shell"
-            raise Wrong(Finding(f"line {line} is not KEY=value", hint))
+            raise Wrong(_finding(text, at))
     return found
+
+
+def _finding(text: str, at: int) -> Finding:
+    line = text.count("\n", 0, at) + 1
+    opened = _OPENED.match(text, at)
+    if opened is None:
+        hint = "write KEY=value; a value is never taken from your shell"
+        return Finding(f"line {line} is not KEY=value", hint)
+    if re.compile(_TO_THE_END[opened[1]], re.DOTALL).match(text, opened.end()):
+        return Finding(
+            f"line {line} has something behind the closing quote", "put all of it between the quotes"
+        )
+    return Finding(f"line {line} opens a quote that is never closed", "close it, or leave it out")
 
 
 def _value(entry: re.Match[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from immutable_local.errors import shown
 T = TypeVar("T")
 
 LONGEST_ENTRY = 131_071  # bytes in one argument or NAME=value: MAX_ARG_STRLEN of Linux, without its final NUL
+LONGEST_SHOWN = 80
 MOST_ENTRIES = 1000
 MOST_TABLES = 50
 _TOO_MUCH = f"must have no NUL character, and {LONGEST_ENTRY} bytes at most"
@@ -52,8 +54,20 @@ def list_of(kind: Kind[T], *, least: int = 0, most: int = MOST_ENTRIES) -> Kind[
     return Kind(read, {"type": "array", "items": kind.schema, "minItems": least, "maxItems": most})
 
 
+# In the way of a shell; what is in quotes or behind a backslash is no shell's.
+_QUOTED = r"""'[^']*'|"(?:[^"\\]|\\.)*"|\\."""
+_OF_A_SHELL = r"(\|\|?|&&?)|.*(;)|([0-9&]?>>?).*"
+
+
 def _words(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
+        for word in re.sub(_QUOTED, "x", value, flags=re.DOTALL).split():
+            if found := re.fullmatch(_OF_A_SHELL, word):
+                told = value if value.isprintable() and len(value) <= LONGEST_SHOWN else "..."
+                hint = f'for a shell write ["sh", "-c", {json.dumps(told, ensure_ascii=False)}]'
+                raise Wrong(
+                    Finding(f"{found[found.lastindex or 0]} is for a shell, and none runs this", hint)
+                )
         try:
             value = shlex.split(value)
         except ValueError as unclosed:
@@ -65,17 +79,24 @@ def _words(value: object) -> tuple[str, ...]:
             raise mismatch("words that are strings", word, "write it in quotes")
         if "\0" in word or len(word.encode()) > LONGEST_ENTRY:
             raise Wrong(Finding(_TOO_MUCH))
-    if not value or not value[0] or len(value) > MOST_ENTRIES:
+    if not value or not value[0].strip() or len(value) > MOST_ENTRIES:
         raise Wrong(Finding(f"must be a program and its arguments, {MOST_ENTRIES} words at most"))
     return tuple(value)
 
 
+_PROGRAM = {"type": "string", "pattern": r"\S"}
 WORDS: Kind[tuple[str, ...]] = Kind(
     _words,
     {
         "anyOf": [
-            {"type": "string", "minLength": 1},
-            {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_ENTRIES},
+            _PROGRAM,
+            {
+                "type": "array",
+                "items": [_PROGRAM],
+                "additionalItems": {"type": "string"},
+                "minItems": 1,
+                "maxItems": MOST_ENTRIES,
+            },
         ]
     },
 )
