@@ -100,6 +100,7 @@ def revert(begun: Begun, app: str, number: int | None, options: Options, keep: i
         plan = decide(release, at.found)
         if plan.nothing_to_do:
             return _unchanged(at, release.app)
+        image.require(at.engine, release, [release.app.service(each.service) for each in plan.moving], tell)
         git = next(
             (
                 r.get("git")

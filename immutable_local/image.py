@@ -16,7 +16,7 @@ import stat
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -113,6 +113,33 @@ def pin(engine: Engine, service: Service, tell: Teller) -> Pin:
         image.digests[0] if image.digests else None,
         declared_volumes(image.config),
     )
+
+
+def require(engine: Engine, release: Release, services: Sequence[Service], tell: Teller) -> None:
+    """See that the images which these services name are there, as the release pinned them; else pull them.
+
+    Nothing marks them as needed by a release that isn't live. Raises ImmError for the first one that is gone.
+    """
+    for service in services:
+        if service.image is None or engine.image(release.pins[service.name].id) is not None:
+            continue
+        pin = release.pins[service.name]
+        failed = ["it was never in a registry, as far as the engine knows"]
+        if pin.digest is not None:
+            tell.note(f"pulling {pin.digest}")
+            try:
+                engine.pull(pin.digest)
+            except EngineRefused as refused:
+                failed = [refused.explanation or refused.message]
+        if engine.image(pin.id) is None:
+            raise ImmError(
+                f"{pin.reference}, as {service.name} of release {release.number} ran it, is not on the engine"
+                " any more, and could not be pulled",
+                code="no_image",
+                details=[f"it was {pin.id}", *failed],
+                hint="load it with docker load, where there is a copy, or go to another release: imm status"
+                " lists them",
+            )
 
 
 def seal(engine: Engine, release: Release, number: int, source: str | None) -> Release:

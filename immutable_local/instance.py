@@ -23,7 +23,8 @@ KEPT_LOG_BYTES = 256 * 1024
 TMP_OPTIONS = "rw,nosuid,nodev,mode=1777"
 HOST_NAME_LIMIT = 63
 KILLED = 128 + 9
-# How the engine refuses a container's name that is taken.
+# How the engine refuses a container whose image isn't there, and one whose name is taken.
+MISSING = 404
 CONFLICT = 409
 
 
@@ -118,13 +119,34 @@ def _create(engine: Engine, name: str, image: str, app: str, **settings: Any) ->
     try:
         return engine.create(name, image, **settings)
     except EngineRefused as refused:
+        if refused.status == MISSING and engine.image(image) is None:
+            raise ImmError(
+                f"the image of {name} was removed while it was being deployed",
+                code="no_image",
+                details=[refused.explanation],
+                hint="run the command again; whoever prunes images meanwhile should wait for it",
+            ) from refused
         if refused.status != CONFLICT:
             raise
-        raise ImmError(
-            f"there is a container named {name} that imm did not make for {app}",
+        raise _name_taken(engine, name, app) from refused
+
+
+def _name_taken(engine: Engine, name: str, app: str) -> ImmError:
+    """Two apps can want one name, too: `web-api` of `shop`, and `api` of `shop-web`."""
+    found = engine.find(name)
+    labels = (found["Config"].get("Labels") if found else None) or {}
+    if labels.get(label.ROLE) == "instance" and labels[label.APP] != app:
+        theirs = f"the service {labels[label.SERVICE]} of the app {labels[label.APP]}"
+        return ImmError(
+            f"the name {name} is taken by an instance of {theirs}",
             code="name_taken",
-            hint=f"rename or remove it, then run the command again: docker rename {name} NEW_NAME",
-        ) from refused
+            hint="give the service another name in imm.toml, and leave that container as it is",
+        )
+    return ImmError(
+        f"there is a container named {name} that imm did not make for {app}",
+        code="name_taken",
+        hint=f"rename or remove it, then run the command again: docker rename {name} NEW_NAME",
+    )
 
 
 def _start(

@@ -19,6 +19,7 @@ import docker
 import pytest
 
 from immutable_local import health
+from immutable_local.wait import until
 from tests.host import HEALTHCHECK, Host, Outcome, Project
 
 # Long enough to boot on a busy machine, and to be asked then: what is told is what was seen.
@@ -280,6 +281,36 @@ def test_an_engine_that_refuses_this_user_is_exit_code_4(shared: Host, app: Proj
     assert error["code"] == "engine_refuses_user"
     assert "permission denied" in error["message"]
     assert "docker group" in error["hint"]
+
+
+def test_an_image_that_is_pruned_before_its_instance_is_made_is_told(shared: Host, app: Project):
+    """Sealed a moment ago, and used by no container yet: the command again makes it again."""
+    check = {"command": ["test", "-e", "/tmp/go"], "interval": "100ms"}
+    idle = ["python3", "-c", "import signal; signal.pause()"]
+    app.version("2").service("db", image=shared.base, command=idle, healthcheck=check, stop_grace_period="0s")
+    with shared.begun(app, "up", step="start") as up:
+        assert until(lambda: True if len(shared.running(app)) == 2 else None, 30.0, pause=0.05)
+        shared.engine.remove_image(f"imm.local/app/{app.name}:{max(shared.releases(app))}")
+        shared.let_go(app)
+        error = up.ends(1).error
+    assert error["code"] == "no_image"
+    assert error["hint"].startswith("run the command again")
+    assert error["still"] == "release 1 is still live"
+    assert shared.running(app) == [f"{app.name}-web-1-green-1"]
+
+
+def test_an_instances_name_that_another_apps_has_is_told_with_that_app(host: Host):
+    """`web-api` of one and `api` of the other: nobody is told to rename what may be live."""
+    one = host.project()
+    two = host.project(f"{one.name}-web")
+    one.settings["services"] = {"web-api": one.settings["services"]["web"]}
+    two.settings["services"] = {"api": two.settings["services"]["web"]}
+    host.up(one.write())
+    with host.nothing_left_over():
+        error = host.up(two.write(), expect=1).error
+    assert error["code"] == "name_taken"
+    assert f"the service web-api of the app {one.name}" in error["message"]
+    assert "another name" in error["hint"] and "docker" not in error["hint"]
 
 
 class TestAnotherProjectOfTheSameName:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from tests.host import Host, Project
@@ -65,3 +67,22 @@ def test_a_revert_to_an_app_that_was_never_there_says_so(host: Host, app: Projec
     error = host.revert(app, expect=1).error
     assert error["code"] == "nothing_to_revert_to"
     assert "imm up" in error["hint"]
+
+
+def test_a_revert_whose_image_is_gone_says_so_before_anything_stops(host: Host):
+    """`docker image prune -a` takes what only a release that isn't live names: nothing of imm's is in it."""
+    app = host.project()
+    app.settings["services"] = {}
+    db = {"command": ["python3", "-c", "import signal; signal.pause()"], "stop_grace_period": "0s"}
+    for number in (1, 2):
+        image = f"{app.name}-db:{number}"
+        dockerfile = f"FROM {host.base}\nENV N={number}\nLABEL imm.app={app.name}\n"
+        list(host.engine.build(fileobj=io.BytesIO(dockerfile.encode()), tag=image, rm=True))
+        host.up(app.service("db", image=image, volumes=["data:/data"], **db))
+    host.engine.remove_image(f"{app.name}-db:1")
+    with host.nothing_left_over():
+        outcome = host.revert(app, expect=1)
+    assert outcome.error["code"] == "no_image"
+    assert f"{app.name}-db:1, as db of release 1 ran it" in outcome.error["message"]
+    assert outcome.error["still"] == "release 2 is still live"
+    assert {each["step"] for each in outcome.told if each["event"] == "step"} == {"lock", "sweep"}
