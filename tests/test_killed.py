@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -267,14 +268,15 @@ class TestWhatKillsFound:
         """Killed while it drained: the next command lets it end before it stops what it was begun on."""
         was = many.next_version()
         live = many.deploy()
-        with ThreadPoolExecutor(1) as beside:
-            slow = beside.submit(many.host.ask, "/slow?4", many.app)
-            time.sleep(0.3)
+        with closing(many.host.connection()) as connection:
+            connection.request("GET", "/stream?4", headers={"Host": many.app.domain})
+            # With its head the old instance is at it.
+            answer = connection.getresponse()
             many.next_version()
             struck(many.host, many.app, "up", at="drain")
             many.host.up(many.app)
-            answer = slow.result()
-        assert (answer.status, answer.text) == (200, was)
+            first, *_, last = answer.read().decode().splitlines()
+        assert (first, last) == (was, "end")
         check(many.host, many.app, live + 1)
 
     @pytest.mark.parametrize("which", [Signals.SIGINT, Signals.SIGKILL], ids=lambda which: which.name)

@@ -287,9 +287,12 @@ class TestSwaps:
         """
         place.up(swapped.version(f"0 {behave}", behave=behave, stop_grace_period="1s"))
         with ThreadPoolExecutor() as threads:
+            known = slow_ones(place, swapped)
             slow = threads.submit(place.told, "/slow?seconds=3", swapped)
-            upload = threads.submit(slow_upload, place, swapped, 2.0)
-            time.sleep(0.3)
+            begun = threading.Event()
+            upload = threads.submit(slow_upload, place, swapped, 2.0, begun)
+            assert begun.wait(10)
+            assert until(lambda: slow_ones(place, swapped) > known or None, 10, 0.02)
             outcome = place.up(swapped.version(f"1 {behave}"))
             assert slow.result()["version"] == upload.result()["version"] == f"0 {behave}"
         assert place.version(swapped) == f"1 {behave}"
@@ -300,8 +303,9 @@ class TestSwaps:
         """Although the old instance is still there, with a request of its own."""
         was = place.version(swapped)
         with ThreadPoolExecutor() as threads:
+            known = slow_ones(place, swapped)
             slow = threads.submit(place.told, "/slow?seconds=4", swapped)
-            time.sleep(0.3)
+            assert until(lambda: slow_ones(place, swapped) > known or None, 10, 0.02)
             with place.begun(swapped.version("refusing", behave="hasty"), "up", step="drain") as running:
                 assert place.told("/refuse", swapped)["version"] == "refusing"
                 answers = [place.ask("/version", swapped) for _ in range(30)]
@@ -466,10 +470,12 @@ class TestHold:
             with place.begun(app.version("2"), "up", step=step) as running:
                 running.interrupt(signal.SIGKILL)
                 running.process.wait()
-            time.sleep(2.5)
+            killed = time.monotonic()
+            # Who came after the kill has an answer: of its guard's doing, or at the bound.
+            assert until(lambda: any(sent > killed for sent, _, _ in list(answers)) or None, 30, 0.02)
             place.up(app.version("1"))
             right = time.monotonic()
-            time.sleep(0.3)
+            assert until(lambda: any(sent > right for sent, _, _ in list(answers)) or None, 30, 0.02)
         assert_told_to_wait([answer for _, _, answer in answers if answer.status != 200])
         assert all(answer.status == 200 for sent, _, answer in answers if sent > right)
         assert max(took for _, took, _ in answers) < 10
@@ -497,13 +503,19 @@ def answered(place: Place, target: str, app: Project, **more: str) -> tuple[str,
     return told["instance"].removeprefix(f"{app.name}-").partition("-")[0], told["target"]
 
 
-def slow_upload(place: Place, app: Project, lasting: float) -> dict:
+def slow_ones(place: Place, app: Project) -> int:
+    """How many slow requests have reached the instance."""
+    return int(place.told("/slow-ones", app)["begun"])
+
+
+def slow_upload(place: Place, app: Project, lasting: float, begun: threading.Event) -> dict:
     """A chunked body that takes that long to send."""
     with place.socket() as connection:
         head = f"POST /upload HTTP/1.1\r\nHost: {app.domain}\r\nConnection: close\r\n"
         connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
         for _ in range(20):
             connection.sendall(b"4\r\nmore\r\n")
+            begun.set()
             time.sleep(lasting / 20)
         connection.sendall(b"0\r\n\r\n")
         answer = connection.makefile("rb").read()
