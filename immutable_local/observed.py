@@ -56,7 +56,7 @@ class Observed:
     def live_release(self) -> Release | None:
         """What is live, unsealed; where somebody removed its image, as its instances' own seals tell it.
 
-        None also when neither is there.
+        Then without the services of which no instance is left. None also when none of any is.
         """
         if self.live is None:
             return None
@@ -82,7 +82,7 @@ class Observed:
         for name, now in live.services.items():
             made = next((each for each in sealed if each.name in now.instances), None)
             if made is None:
-                return None
+                continue
             of_then = unseal(made.labels, made.image)
             service = of_then.app.service(name)
             services.append(service)
@@ -90,7 +90,7 @@ class Observed:
             key = "" if service.image is None else name
             pins[key] = of_then.pins[key]
         app = App(self.app, tuple(services), volumes=tuple(volumes.values()))
-        return Release(app, pins, live.release, live.image)
+        return Release(app, pins, live.release, live.image) if services else None
 
     def running(self, service: str) -> list[Container]:
         """The live instances of a service that run, and that the app's network leads to."""

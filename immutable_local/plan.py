@@ -111,10 +111,10 @@ def _why(asked: Release, before: Release | None, service: Service, observed: Obs
     now = observed.live.services[service.name]
     if now.spec != spec:
         causes = []
-        was = before.app.service(service.name) if before else None
-        if before is None:
+        was = _service(before, service.name)
+        if before is None or was is None:
             causes.append(f"the image of release {observed.live.release} is gone")
-        elif was is not None:
+        else:
             if before.content_of(was) != asked.content_of(service):
                 causes.append("image changed")
             causes += differences(was, service)
@@ -148,11 +148,17 @@ def _stop_first(
     wanted = {mount.volume for service in app.services if service.name in moving for mount in service.volumes}
     stopping = []
     for change in changes:
-        if change.verb in ("replace", "remove"):
-            mounted = {mount.volume for mount in before.app.service(change.service).volumes}
+        was = _service(before, change.service)
+        # Of one that isn't known no instance is left: nobody is there to stop.
+        if change.verb in ("replace", "remove") and was is not None:
+            mounted = {mount.volume for mount in was.volumes}
             if mounted & one_writer & wanted:
                 stopping.append(change.service)
     return tuple(stopping)
+
+
+def _service(release: Release | None, name: str) -> Service | None:
+    return next((each for each in release.app.services if each.name == name), None) if release else None
 
 
 def _said(key: str, value: Any) -> str:

@@ -261,7 +261,7 @@ def _stopping(observed: Observed, live: Live) -> set[str]:
     release = observed.live_release
     if release is None or not _at_stopping(observed):
         return set()
-    services = [release.app.service(name) for name in live.services]
+    services = [each for each in release.app.services if each.name in live.services]
     waited_for = [
         each for each in services if each.volumes and (not each.takes_traffic or each.name in live.held)
     ]

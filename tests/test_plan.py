@@ -174,3 +174,21 @@ def test_what_is_live_is_known_by_its_instances_where_its_image_is_gone():
     assert plan.stop_first == ("db",)
     assert plan.changes[0].cause == "environment changed: N"
     assert replace(found, containers=[]).live_release is None
+
+
+def test_one_writer_is_known_where_the_image_and_another_services_instances_are_gone():
+    """`docker system prune -a` takes the release's image and what has stopped; who writes runs on."""
+    db = Service("db", image="postgres:16", volumes=(Mount("data", "/data"),))
+    before = release(WEB, WORKER, db, volumes=[Volume("data")])
+    found = observed(before, gone=["shop-web-1-green-1", "shop-worker-1-green-1"])
+    sealed = [replace(each, labels=seal_labels(before)) for each in found.containers]
+    changed = replace(db, environment={"N": "1"}), replace(WORKER, environment={"N": "1"})
+    plan = decide(
+        release(WEB, *changed, volumes=[Volume("data")]), replace(found, sealed={}, containers=sealed)
+    )
+    assert plan.stop_first == ("db",)
+    assert sorted(told(plan)) == [
+        "replace db: environment changed: N",
+        "replace web: instance gone: shop-web-1-green-1",
+        "replace worker: the image of release 1 is gone",
+    ]

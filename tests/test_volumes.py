@@ -222,6 +222,18 @@ def test_one_writer_is_alone_also_when_somebody_removed_the_releases_image(host:
     assert outcome.result["release"] == 2
 
 
+def test_one_writer_is_alone_also_when_the_image_and_another_service_are_gone(host: Host, app: Project):
+    """What `docker system prune -a` leaves when web was stopped by hand: nobody but db tells what is live."""
+    alone = ["python3", "-c", ALONE.replace("import server", "import signal; signal.pause()")]
+    db = {"image": host.base, "command": alone, "volumes": ["data:/data"], "stop_grace_period": "0s"}
+    host.up(app.version("1", volumes=None).service("db", **db))
+    host.engine.remove_container(f"{app.name}-web-1-green-1", force=True)
+    host.engine.remove_image(f"imm.local/app/{app.name}:1")
+    outcome = host.up(app.service("db", environment={"N": "1"}))
+    assert outcome.states("stop_old", "flip") == ["done", "done"]
+    assert host.get("/version") == "1"
+
+
 def test_a_live_release_whose_image_lost_its_name_gets_it_back(host: Host, app: Project):
     """docker rmi -f takes the name; the image stays, as its instances need it."""
     host.up(app)
