@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+# Values made of values double with each line; none of what is looked for here is that long.
+MOST_RESOLVED = 1_000_000
 _HEREDOC = re.compile(r"<<-?(['\"]?)([A-Za-z_]\w*)\1")
 _VARIABLE = re.compile(r"\$(?:(?P<bare>\w+)|\{(?P<braced>\w+)(?::?-(?P<default>[^}]*))?\})")
 
@@ -17,6 +19,14 @@ class Instruction:
 
     word: str
     rest: str
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One stage, and the stage that it is based on, where that is one of the same Dockerfile."""
+
+    base: _Stage | None
+    told: list[Instruction]
 
 
 def instructions(text: str) -> list[Instruction]:
@@ -45,22 +55,29 @@ def instructions(text: str) -> list[Instruction]:
 
 def final_stage(text: str) -> list[Instruction]:
     """The instructions of the last stage and of those it is based on, oldest first, variables resolved."""
-    stages: list[list[Instruction]] = []
-    named: dict[str, list[Instruction]] = {}
+    stages: list[_Stage] = []
+    named: dict[str, _Stage] = {}
     variables: dict[str, str] = {}
+    room = MOST_RESOLVED
     for each in instructions(text):
-        told = Instruction(each.word, _resolved(each.rest, variables))
+        told = Instruction(each.word, _resolved(each.rest, variables, room))
+        room -= max(0, len(told.rest) - len(each.rest))
         if told.word in ("ENV", "ARG"):
             variables |= {
                 name: value for name, value in _settings(told.rest) if value or name not in variables
             }
         if told.word == "FROM":
             base, name = _base_and_name(told.rest)
-            stages.append([*named.get(base.lower(), []), told])
+            stages.append(_Stage(named.get(base.lower()), [told]))
             named[name.lower() or str(len(stages) - 1)] = stages[-1]
         elif stages:
-            stages[-1].append(told)
-    return stages[-1] if stages else []
+            stages[-1].told.append(told)
+    lineage: list[_Stage] = []
+    stage = stages[-1] if stages else None
+    while stage is not None:
+        lineage.append(stage)
+        stage = stage.base
+    return [told for stage in reversed(lineage) for told in stage.told]
 
 
 def words(rest: str) -> list[str]:
@@ -100,8 +117,15 @@ def _settings(rest: str) -> Iterator[tuple[str, str]]:
         yield name, value.strip("\"'")
 
 
-def _resolved(rest: str, variables: dict[str, str]) -> str:
+def _resolved(rest: str, variables: dict[str, str], room: int) -> str:
+    """`rest` with its variables' values, but for those that would make it longer by more than `room`."""
+
     def value(seen: re.Match[str]) -> str:
-        return variables.get(seen["bare"] or seen["braced"]) or seen["default"] or seen[0]
+        nonlocal room
+        told = variables.get(seen["bare"] or seen["braced"]) or seen["default"] or seen[0]
+        if len(told) - len(seen[0]) > room:
+            return seen[0]
+        room -= max(0, len(told) - len(seen[0]))
+        return told
 
     return _VARIABLE.sub(value, rest)

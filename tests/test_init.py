@@ -10,6 +10,7 @@ from hypothesis import HealthCheck as Check
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from immutable_local import dockerfile
 from immutable_local.app import App, Mount
 from immutable_local.config import read
 from immutable_local.dockerfile import Instruction, final_stage, instructions
@@ -225,6 +226,18 @@ def test_instructions_must_be_read_as_the_builder_reads_them() -> None:
         Instruction("RUN", "echo $((1<<FLAG))"),
         Instruction("EXPOSE", "3"),
     ]
+
+
+def test_values_that_double_with_each_line_must_not_fill_the_memory() -> None:
+    doubling = "".join(f"ENV A{n + 1}=$A{n}$A{n}\n" for n in range(40))
+    stage = final_stage(f"FROM alpine\nENV A0=x\n{doubling}")
+    assert dockerfile.settings(stage, "ENV")["A4"] == "x" * 16
+    assert sum(len(each.rest) for each in stage) < 2 * dockerfile.MOST_RESOLVED
+
+
+def test_stages_on_stages_must_not_fill_the_memory() -> None:
+    text = "FROM alpine AS s0\nEXPOSE 80\n" + "".join(f"FROM s{n} AS s{n + 1}\n" for n in range(40_000))
+    assert len(final_stage(text)) == 40_002
 
 
 def test_a_dockerfile_without_a_stage_must_have_no_final_one() -> None:

@@ -80,6 +80,8 @@ watch = "60s"
 keep = 5
 """
 
+LATER = {"test", "services.web.max_age", "volumes.pgdata.snapshot", "release.command"}
+
 
 def valid(told: dict[str, Any]) -> bool:
     return bool(jsonschema.Draft7Validator(SHIPPED).is_valid(told))
@@ -93,8 +95,9 @@ def test_the_shipped_schema_must_be_what_the_keys_make() -> None:
     jsonschema.Draft7Validator.check_schema(SHIPPED)
 
 
-def test_the_example_with_everything_must_be_valid() -> None:
-    assert valid(tomllib.loads(EVERYTHING))
+def test_the_example_with_everything_must_be_valid_but_for_the_later_keys() -> None:
+    wrong = jsonschema.Draft7Validator(SHIPPED).iter_errors(tomllib.loads(EVERYTHING))
+    assert {".".join(map(str, each.path)) for each in wrong} == LATER
 
 
 def test_the_example_must_name_every_key() -> None:
@@ -121,17 +124,13 @@ def test_the_example_must_load_once_the_later_keys_are_gone(tmp_path: Path) -> N
         read(tmp_path / "imm.toml")
     assert refused.value.code == "not_supported"
     told = [message.partition(":")[0] for message in [refused.value.message, *refused.value.details]]
-    assert told == [
-        "test",
-        "services.web.max_age",
-        "volumes.pgdata.snapshot",
-        "release.command",
-    ]
+    assert set(told) == LATER
 
     text = EVERYTHING.replace('[test]\ncommand = ["python", "-m", "pytest", "-q"]\ntimeout = "10m"\n', "")
     lines = [line for line in text.splitlines() if not line.startswith(("max_age", "snapshot"))]
     lines.remove('command = ["python", "manage.py", "migrate"]')
     (tmp_path / "imm.toml").write_text("\n".join(lines))
+    assert valid(tomllib.loads((tmp_path / "imm.toml").read_text()))
     app = read(tmp_path / "imm.toml")
     assert {service.name for service in app.services} == {"web", "worker", "db"}
     assert app.watch == 60
@@ -157,14 +156,12 @@ BEYOND_A_SCHEMA = (
     "already leads to",
     "belongs to the system",
     "can't be asked for a path",
-    "capability of Linux",
     "must be a path of printable characters",
     "instances in all",
     "is a folder",
     "is mounted twice",
     "is for a shell",
     "is not a command",
-    "is there twice",
     "lies outside",
     "must be a path without",
     "must be a range from low",
@@ -175,16 +172,14 @@ BEYOND_A_SCHEMA = (
     "at most in all, env_file",
     "must have numbers up to",
     "must start with a program",
-    "needs a path",
-    "either a path or a command",
     "there is no",
     "takes no traffic",
     "has a volume for one writer",
     "unknown volume",
 )
 
-# What the pattern of a name doesn't say: all that isn't printable.
-BEYOND_A_PATTERN = ("environment-name-turns-text-around",)
+# What patterns don't say: all that isn't printable, and which letters are one.
+BEYOND_A_PATTERN = ("environment-name-turns-text-around", "domain-twice")
 
 # What Python's validator of schemas takes otherwise than editors do: numbers of 6000 digits, `$` before the
 # last newline, and nan, which JSON hasn't.
@@ -200,6 +195,27 @@ def test_what_imm_refuses_an_editor_must_refuse_too(case: Path) -> None:
     except (ValueError, RecursionError):
         return
     expected = case.read_text().partition("\n")[0]
-    if "not supported yet" in expected or any(words in expected for words in BEYOND_A_SCHEMA):
+    if any(words in expected for words in BEYOND_A_SCHEMA):
         return
     assert not valid(told)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'cap_add = ["NET_ADMIN", "cap_chown", "kill", "CAP_SYS_TIME"]',
+        'command = "run  --all"',
+        'command = ["run", "", " "]',
+        'healthcheck = { path = "/up", status = 204 }',
+        'healthcheck = { command = ["check"], interval = "1s" }',
+        'environment = { "a.b-c" = 1, "ü" = true }',
+        'volumes = ["a:/x/ü y", "b:/z"]',
+        'domains = ["A.example", "b.example"]',
+    ],
+)
+def test_what_imm_takes_an_editor_must_take_too(line: str, tmp_path: Path) -> None:
+    text = f'name = "shop"\n[services.web]\nport = 1\n{line}\n'
+    (tmp_path / "Dockerfile").touch()
+    (tmp_path / "imm.toml").write_text(text)
+    assert read(tmp_path / "imm.toml").services
+    assert valid(tomllib.loads(text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from immutable_local.app import HealthCheck
 from immutable_local.config import values
 from immutable_local.config.findings import Finding, Wrong
-from immutable_local.config.kinds import ANYTHING, TRUTH, duration, number, one_of, size, whole
+from immutable_local.config.kinds import ANYTHING, TRUTH, Kind, duration, number, one_of, size, whole
 from immutable_local.config.tables import ENTRIES, WORDS, Key, list_of, table, tables
 
 DAY = 86400.0
@@ -41,7 +41,7 @@ BUILD = table(
     {"tags": "remove it: imm names its images itself, after the app and the release"},
 )
 
-HEALTHCHECK = table(
+_CHECK = table(
     {
         "path": Key(
             values.HEALTH_PATH, "ask for this path; healthy is an answer with a status within `status`"
@@ -55,6 +55,10 @@ HEALTHCHECK = table(
     {"test": "command", "cmd": "command", "url": "path", "uri": "path", "deadline": "start_period"},
     {"start_interval": "remove it: interval is the time between two checks from the start on"},
 ).then(_healthcheck)
+HEALTHCHECK = Kind(
+    _CHECK.read,
+    {**_CHECK.schema, "not": {"required": ["path", "command"]}, "dependencies": {"status": ["path"]}},
+)
 
 SERVICE_KEYS = {
     "port": Key(whole(1, 65535), "what the process listens on; the proxy sends traffic there"),

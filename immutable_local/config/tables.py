@@ -51,7 +51,16 @@ def list_of(kind: Kind[T], *, least: int = 0, most: int = MOST_ENTRIES) -> Kind[
         findings.settle()
         return tuple(entries)
 
-    return Kind(read, {"type": "array", "items": kind.schema, "minItems": least, "maxItems": most})
+    return Kind(
+        read,
+        {
+            "type": "array",
+            "items": kind.schema,
+            "minItems": least,
+            "maxItems": most,
+            "uniqueItems": True,
+        },
+    )
 
 
 # In the way of a shell; what is in quotes or behind a backslash is no shell's.
@@ -235,7 +244,6 @@ def tables(
 
 
 def _property(key: Key) -> Schema:
-    return {
-        "description": f"Not supported yet: {key.meaning}" if key.later else key.meaning,
-        **key.kind.schema,
-    }
+    if key.later:
+        return {"description": f"Not supported yet: {key.meaning}", "not": {}}
+    return {"description": key.meaning, **key.kind.schema}

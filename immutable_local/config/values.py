@@ -173,7 +173,12 @@ def _capability(told: str) -> str:
     return name
 
 
-CAPABILITY = text("a capability of Linux", r"[A-Za-z_]+", most=40).then(_capability)
+# Editors offer the names as they are; other spellings of them are told apart by what is in them.
+_OTHER_SPELLING = {"type": "string", "pattern": "^(CAP_|(?=.*[a-z]))[A-Za-z_]+$"}
+CAPABILITY = Kind(
+    text("a capability of Linux", r"[A-Za-z_]+", most=40).then(_capability).read,
+    {"anyOf": [{"enum": list(CAPABILITIES)}, _OTHER_SPELLING]},
+)
 
 _code = whole(100, 599)
 
