@@ -8,7 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +339,25 @@ def test_the_page_says_of_each_item_of_the_benchmark_what_live_containers_show(
     told = {kind: shared.inspect(name) for kind, name in containers(strangers).items()}
     live = {item: {kind: "yes" if met(told[kind]) else "no" for kind in WHO} for item, met in ITEMS.items()}
     assert {item: page[item] for item in live} == live
+
+
+@pytest.mark.parametrize("proxy", ["nginx"], indirect=True)
+def test_what_nginx_complains_about_is_logged_with_its_query(shared: Host, app: Project, proxy: str):
+    """As the page warns; of a body that is too large, for one. What it has nothing to say about isn't."""
+    with closing(shared.connection()) as connection:
+        connection.putrequest("POST", "/?token=logged-with-its-query", skip_host=True)
+        connection.putheader("Host", app.domain)
+        connection.putheader("Content-Length", str(2 << 30))
+        connection.endheaders()
+        assert connection.getresponse().status == 413
+    shared.get("/version?token=not-logged-at-all", app)
+
+    def logged() -> str:
+        return str(shared.engine.logs("imm-proxy").decode())
+
+    until(lambda: True if "logged-with-its-query" in logged() else None, 10, pause=0.05)
+    assert "?token=logged-with-its-query" in logged()
+    assert "not-logged-at-all" not in logged()
 
 
 def test_imm_needs_no_swarm(shared: Host):
