@@ -134,9 +134,9 @@ def _gone(at: Deployment, failed: BaseException) -> bool:
         return True
 
 
-def doing(at: Deployment, step: str) -> None:
-    """Let the next command know where this one was, should it be interrupted."""
-    told = {"command": at.command, "step": step, "release": at.tell.release, "by": who()}
+def doing(at: Deployment, step: str, command: str = "") -> None:
+    """Let the next command know where this one was, should it be interrupted; `command`: what it became."""
+    told = {"command": command or at.command, "step": step, "release": at.tell.release, "by": who()}
     at.host.session.tell("doing_write", app=at.app, told=told)
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from immutable_local import drain, explain, flip, health, instance, ledger, lock, structure
 from immutable_local import labels as label
-from immutable_local.deployment import Deployment
+from immutable_local.deployment import Deployment, doing
 from immutable_local.errors import EngineRefused, FlippedBack, ImmError, Locked, SessionLost
 from immutable_local.instance import Instance
 from immutable_local.live import Live
@@ -24,7 +24,8 @@ from immutable_local.proxy import Counts
 from immutable_local.release import Release
 from immutable_local.routes import Slot, Structure
 from immutable_local.sidecar.session import ANSWER_SECONDS
-from immutable_local.unbroken import side_by_side
+from immutable_local.unbroken import side_by_side, unbroken
+from immutable_local.undo import Undo
 
 POLL_SECONDS = 0.5
 # So many health checks in a row must fail: one late answer of a busy application is not its end.
@@ -129,9 +130,11 @@ class Probe(threading.Thread):
 
 
 def begin(at: Deployment, seconds: float) -> Before | None:
-    """Begin to count what the live release answers, to compare with; None when nothing will be watched."""
+    """Begin to count what the live release answers, to compare with; None when nothing will be watched:
+    there is nothing to go back to, or not all of it."""
     live, release = at.found.live, at.found.live_release
-    if not seconds or live is None or release is None:
+    up = {each.name for each in at.found.containers if each.running}
+    if not seconds or live is None or release is None or not live.instances <= up:
         return None
     count(at, live)
     return Before(seconds, live, release, counts(at, live.slots))
@@ -163,7 +166,7 @@ def until_over(
     if not _mine_again(at, live):
         return False
     if trouble is not None:
-        _go_back(at, before, release, routes, started, trouble)
+        _go_back(at, before, release, routes, started, live, trouble)
     return True
 
 
@@ -232,6 +235,7 @@ def _go_back(
     release: Release,
     routes: Structure,
     started: Sequence[Instance],
+    live: Live,
     trouble: Trouble,
 ) -> None:
     """Flip back to the old release, and end the new one. Raises FlippedBack, or says why it can't."""
@@ -243,25 +247,34 @@ def _go_back(
     )
     proofs = flip.proofs_of(before.release, old.slots, routes, at.host.structures())
     targets = [target for each in _instances(before, routes) if (target := health.http_target(each))]
-    well = session.ask("ask_all", targets=[{**each, "timeout": OLD_ANSWERS_SECONDS} for each in targets])
-    if not all(answer.get("healthy") for answer in well):
+    answers = session.ask("ask_all", targets=[{**each, "timeout": OLD_ANSWERS_SECONDS} for each in targets])
+    if not would_do(old, _running(at), answers):
         error.message += f"; but release {old.release} isn't healthy either"
         error.still = f"release {release.number} is live"
         raise error
+    # Should it be killed from here on, the ledger tells that what is live then was gone back to.
+    doing(at, "watch", "revert")
     began = time.monotonic()
-    _point(at, replace(old, since=session.ask("hello")["at"]))
-    at.host.proxy.confirm(session, proofs)
-    took = time.monotonic() - began
-    ledger.append(
-        session,
-        at.app,
-        "reverted",
-        release=old.release,
-        seconds=at.tell.seconds,
-        error=trouble.reason,
-        previous=release.number,
-    )
-    at.tell.reached = f"release {old.release} is live again"
+    with Undo(at.tell.warn) as undo:
+        undo.by(_point, at, live)
+        _point(at, replace(old, since=session.ask("hello")["at"]))
+        at.host.proxy.confirm(session, proofs)
+        took = time.monotonic() - began
+
+        def no_return() -> None:
+            undo.keep()
+            at.tell.reached = f"release {old.release} is live again"
+            ledger.append(
+                session,
+                at.app,
+                "reverted",
+                release=old.release,
+                seconds=at.tell.seconds,
+                error=trouble.reason,
+                previous=release.number,
+            )
+
+        unbroken(no_return)
     at.tell.warn(f"{trouble.reason}: flipped back to release {old.release} in {took * 1000:.0f} ms")
     leaving: dict[str, Slot] = {each.service.name: each.slot for each in started}
     drain.wait_until_idle(at.host, at.app, leaving, release.app.services, at.tell)
@@ -278,6 +291,14 @@ def _go_back(
     raise error
 
 
+def would_do(old: Live, running: Collection[str], answers: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the old release can be gone back to: all of it runs, and who was asked is healthy. Pure.
+
+    Workers, and services with a health command, give no answers.
+    """
+    return old.instances <= set(running) and all(answer.get("healthy") for answer in answers)
+
+
 def _instances(before: Before, routes: Structure) -> list[Instance]:
     """The old release's instances, and where those that take traffic are to be asked."""
     found = []
@@ -290,9 +311,12 @@ def _instances(before: Before, routes: Structure) -> list[Instance]:
 
 def _changed(at: Deployment, live: Live, old: set[str]) -> bool:
     """Whether another command has ended the watch: something else is live, or the old instances go."""
-    instances = at.engine.containers({label.APP: at.app, label.ROLE: "instance"})
-    running = {each.name for each in instances if each.running}
-    return not _still_live(at, live) or not old <= running
+    return not _still_live(at, live) or not old <= _running(at)
+
+
+def _running(at: Deployment) -> set[str]:
+    instances = at.engine.containers({label.APP: at.app, label.ROLE: "instance"}, running_only=True)
+    return {each.name for each in instances}
 
 
 def _still_live(at: Deployment, live: Live) -> bool:

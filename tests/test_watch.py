@@ -8,11 +8,13 @@ from contextlib import suppress
 
 import pytest
 
+from immutable_local.app import Service
 from immutable_local.proxy import Counts
 from immutable_local.wait import until
-from immutable_local.watch import beyond
-from tests.host import Host, Outcome, Project
+from immutable_local.watch import beyond, would_do
+from tests.host import HEALTHCHECK, Host, Outcome, Project
 from tests.kills import look
+from tests.values import observed, release
 
 WATCH = "40s"
 # The watch is told when it begins, and lets go of the lock then.
@@ -53,6 +55,18 @@ def test_chance_and_what_was_so_before_are_no_reason(old: Counts, new: Counts):
 def test_counters_that_begin_anew_are_read_from_there():
     assert Counts(10, 2).since(Counts(4, 1)) == Counts(6, 1)
     assert Counts(3, 1).since(Counts(4000, 10)) == Counts(3, 1)
+
+
+def test_there_is_no_way_back_to_a_release_of_which_something_does_not_run():
+    """Whoever isn't asked by HTTP, a worker or who has a health command, must run as well."""
+    old = observed(release(Service("web", port=8000), Service("worker"))).live
+    assert old is not None
+    web, worker = sorted(old.instances)
+    well, ill = {"healthy": True}, {"healthy": False}
+    assert would_do(old, {web, worker, "another"}, [well])
+    assert not would_do(old, {web}, [well])
+    assert not would_do(old, {web, worker}, [ill])
+    assert not would_do(old, {worker}, [])
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +224,46 @@ class TestOnAHost:
         first = shared.project().set(release={"watch": WATCH})
         steps = {each["step"]: each["state"] for each in shared.up(first).told if "step" in each}
         assert steps["watch"] == "skipped"
+
+
+@pytest.mark.engine
+class TestGoingBackToWhatIsTooSlowToProveIt:
+    """The old release is healthy when it is asked patiently; the proof of a flip gives it less time."""
+
+    @pytest.fixture
+    def app(self, host: Host) -> Project:
+        app = host.project().version("good", healthcheck={**HEALTHCHECK, "timeout": "500ms"})
+        host.up(app)
+        assert host.get("/tire?1")
+        return app.set(release={"watch": WATCH})
+
+    @staticmethod
+    def end(host: Host) -> None:
+        with suppress(http.client.HTTPException, OSError):
+            host.ask("/end")
+
+    def test_the_new_one_is_live_again_when_the_way_back_is_not_proved(self, host: Host, app: Project):
+        """Nobody knows who gets requests otherwise, and nothing tells of it."""
+        with host.begun(app.version("mortal"), "up", step="watch") as running:
+            self.end(host)
+            outcome = running.ends(1)
+        assert outcome.error["code"] == "proxy_failed"
+        assert outcome.error["still"] == "release 2 is live"
+        assert host.get("/version") == "mortal"
+        assert host.status(app)["live"]["release"] == 2
+        assert [each["event"] for each in host.history(app)][-2:] == ["went_live", "unfinished"]
+        host.imm(app, "prune")
+        assert host.running(app) == [f"{app.name}-web-2-blue-1"]
+
+    def test_killed_before_it_is_proved_it_has_gone_back(self, host: Host, app: Project):
+        """Not forward: the next revert must not lead to the release that did not stand its watch."""
+        with host.begun(app.version("mortal"), "up", step="watch") as running:
+            self.end(host)
+            went = until(lambda: host.status(app)["live"]["release"] == 1 or None, 30.0, pause=0.1)
+            running.interrupt(signal.SIGKILL)
+            running.ends(-signal.SIGKILL)
+        assert went
+        host.imm(app, "prune", *PATIENT)
+        assert host.get("/version") == "good"
+        assert [each["event"] for each in host.history(app)][-2:] == ["reverted", "interrupted"]
+        assert host.revert(app, expect=1).error["code"] == "nothing_to_revert_to"

@@ -14,6 +14,7 @@ VERSION = pathlib.Path(__file__).with_name("VERSION").read_text()
 BEHAVE = os.environ.get("BEHAVE", "")
 PORT = int(os.environ.get("PORT", "8000"))
 sickened = threading.Event()
+tired = [0.0]
 
 
 class App(http.server.BaseHTTPRequestHandler):
@@ -33,6 +34,7 @@ class App(http.server.BaseHTTPRequestHandler):
             "/say": lambda text: (print(text, flush=True), self.say(200, text)),
             "/end": lambda _: os._exit(7),
             "/sicken": self.sicken,
+            "/tire": self.tire,
             "/who": lambda _: self.say(200, os.environ["HOSTNAME"]),
         }.get(asked.path, lambda _: self.echo(200 if asked.path.endswith("/echo") else 404))
         answer(urllib.parse.unquote(asked.query))
@@ -42,6 +44,7 @@ class App(http.server.BaseHTTPRequestHandler):
         self.say(200, hashlib.sha256(self.rfile.read(size)).hexdigest())
 
     def up(self, _):
+        time.sleep(tired[-1])
         if BEHAVE == "redirect":
             self.say(301, "", Location="/login")
         elif BEHAVE == "hang":
@@ -51,6 +54,11 @@ class App(http.server.BaseHTTPRequestHandler):
 
     def sicken(self, _):
         sickened.set()
+        self.say(200, "from now on")
+
+    def tire(self, seconds):
+        """Healthy from now on after so long."""
+        tired.append(float(seconds))
         self.say(200, "from now on")
 
     def read(self, path):
