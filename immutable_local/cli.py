@@ -498,6 +498,7 @@ def proxy_down(
     """Remove the proxy and its sidecar; apps' data, secrets and history stay."""
     from immutable_local import making
     from immutable_local.status import of_proxy
+    from immutable_local.unbroken import unbroken
 
     engine = _engine()
     apps = of_proxy(engine).get("apps") or []
@@ -507,7 +508,16 @@ def proxy_down(
             code="apps_live",
             hint="take them off first with imm down, or imm proxy down --force: then nobody reaches them",
         )
-    removed = making.take_down(engine)
+    with _interruptible(_teller()):
+        try:
+            removed = unbroken(making.take_down, engine)
+        except KeyboardInterrupt as late:
+            raise ImmError(
+                "interrupted when the proxy was already being removed, which was then done",
+                code="interrupted",
+                still="nobody reaches what was live behind it; volumes, secrets and history are kept",
+                hint="imm proxy up (or imm up) starts it again",
+            ) from late
     if asked.json:
         _print_json({"removed": removed})
     else:

@@ -472,6 +472,9 @@ class Engine:
         found = self.find(container)
         if found is None or found["State"]["Status"] != "created":
             return
+        if (found["Config"].get("Labels") or {}).get(label.ROLE) != "task":
+            # Somebody else's.
+            return
         # By the engine's clock: this machine's may differ.
         age = datetime.fromisoformat(self.info()["SystemTime"]) - datetime.fromisoformat(found["Created"])
         if age > timedelta(seconds=ABANDONED_SECONDS):

@@ -156,6 +156,11 @@ def look(begun: Begun) -> Host | None:
     return host
 
 
+def asked_of(container: Container) -> Asked:
+    """How the proxy was asked to run, as it says itself, or its sidecar."""
+    return Asked(**json.loads(container.labels[label.CONFIGURATION]))
+
+
 def runs(container: Container | None) -> bool:
     """Whether it is there, and runs."""
     return container is not None and container.running
@@ -173,6 +178,6 @@ def _still_there(
 
 def host_of(engine: Engine, proxy: Container, sidecar: Container, session: Session | None = None) -> Host:
     """The host of these two, with the session that was begun, or one that begins."""
-    asked = Asked(**json.loads(proxy.labels[label.CONFIGURATION]))
+    asked = asked_of(proxy)
     session = session or Session.begin(engine, sidecar.id)
-    return Host(engine, session, choose(asked.kind), asked, sidecar.image)
+    return Host(engine, session, choose(asked.kind, proxy.id), asked, sidecar.image)

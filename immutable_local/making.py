@@ -33,6 +33,7 @@ from immutable_local.host import (
     Asked,
     Begun,
     Host,
+    asked_of,
     attached,
     begin,
     begun_or_attached,
@@ -91,13 +92,10 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
             found = _settled(engine, find(engine))
             _make(engine, replace(_asked(engine, found), **(change or {})), found, held, undo, report)
             host = _ready(engine)
-            # From here on others work with it, those that waited for it first of all.
-            undo.keep()
-        with Undo(report) as undo:
             undo.by(host.close)
             with lock.host(host.session, "proxy up"):
                 host.proxy.load(engine, host.session, host.structures(), settle=False)
-            undo.keep()
+                unbroken(_take_over, host, undo)
         return host
 
 
@@ -111,6 +109,7 @@ def _made_by_another(engine: Engine, image: str, change: Mapping[str, Any], held
         except EngineRefused as refused:
             if refused.status != 409:
                 raise
+        _refuse_strangers(engine, MAKING)
         begun = begin(engine)
         ready = _ready_already(by_role(begun.listed), begun.host, change)
         return (ready,) if ready is not None else None
@@ -210,7 +209,7 @@ def _right(found: Mapping[str, Container], change: Mapping[str, Any]) -> bool:
         return False
     if network.PROXY_NETWORK not in proxy.addresses:
         return False
-    asked = Asked(**json.loads(proxy.labels[label.CONFIGURATION]))
+    asked = asked_of(proxy)
     return replace(asked, **change) == asked
 
 
@@ -249,6 +248,9 @@ def _settled(engine: Engine, found: dict[str, Container]) -> dict[str, Container
     else:
         if before is not None:
             engine.remove(before.id)
+        if "sidecar" in found:
+            # Else others would come in as soon as the proxy has its name; it is made anew in any case.
+            engine.remove(found["sidecar"].id)
         engine.rename(after.id, PROXY)
     return find(engine)
 
@@ -257,7 +259,7 @@ def _asked(engine: Engine, found: Mapping[str, Container]) -> Asked:
     """How the proxy was asked to run, as its label says, or its sidecar's, or what is left on the volume."""
     for role in ("proxy", "sidecar"):
         if role in found and label.CONFIGURATION in found[role].labels:
-            return Asked(**json.loads(found[role].labels[label.CONFIGURATION]))
+            return asked_of(found[role])
     if engine.volume(PROXY_VOLUME) is not None:
         image = image_for(engine, PYTHON_IMAGES)
         mounts = [volume_mount(PROXY_VOLUME, "/imm/proxy", read_only=True)]
@@ -275,6 +277,12 @@ def _make(
     undo: Undo,
     report: Callable[[str], Any],
 ) -> None:
+    """Let a proxy as wanted run, and a sidecar beside it.
+
+    One that is made is `imm-proxy-next` until all is ready: nobody comes in before, so that whatever was made
+    can be undone.
+    """
+    _refuse_strangers(engine, PROXY, NEXT, SIDECAR)
     proxy = choose(wanted.kind)
     python = image_for(engine, PYTHON_IMAGES)
     image = image_for(engine, proxy.images)
@@ -293,28 +301,53 @@ def _make(
     )
     if made:
         undo.by(engine.remove_network, network.PROXY_NETWORK)
-    configuration = json.dumps(asdict(wanted), sort_keys=True)
     current = found.get("proxy")
     if (
         current is None
-        or current.labels.get(label.CONFIGURATION) != configuration
+        or current.labels.get(label.CONFIGURATION) != _configuration(wanted)
         or (current.running and network.PROXY_NETWORK not in current.addresses)
+        or _lost_a_network(engine, current)
     ):
         if current is not None and current.running and runs(found.get("sidecar")):
             _write_beforehand(engine, proxy, current, found["sidecar"])
-        _replace_proxy(engine, proxy, image, wanted, configuration, current, held, undo, report)
+        container = _create_proxy(engine, proxy, image, wanted, current, undo)
+        if current is None:
+            _start_proxy(engine.start, container, wanted)
+        else:
+            _change_over(engine, python, container, wanted, current, held, undo, report)
+        # An old one belongs to a network namespace that is gone.
+        _remove_ours(engine, SIDECAR)
+        undo.by(engine.remove, SIDECAR)
+        _start_sidecar(engine, python, wanted, container)
     else:
         # Restarted, as the engine may be waiting to start one that crashed again and again.
         _start_proxy(engine.start if current.running else engine.restart, PROXY, wanted)
-    # Made anew: an old one may belong to a network namespace that is gone.
-    if "sidecar" in found or engine.find(SIDECAR) is not None:
+        # Made anew: an old one may belong to a network namespace that is gone.
         _remove_ours(engine, SIDECAR)
-    _create_sidecar(engine, python, configuration)
-    undo.by(engine.remove, SIDECAR)
-    try:
-        engine.start(SIDECAR)
-    except EngineRefused as refused:
-        raise _did_not_come_up(engine) from refused
+        # This proxy has its name: others come in with the sidecar's start.
+        undo.keep()
+        _start_sidecar(engine, python, wanted, current.id)
+
+
+def _take_over(host: Host, undo: Undo) -> None:
+    """The point of no return: once the proxy has its name others come in, and the old one is no way back."""
+    host.session.ask("proxy_write", name="host.json", content=_configuration(host.asked))
+    found = find(host.engine)
+    undo.keep()
+    if "next" in found:
+        if "proxy" in found:
+            host.engine.remove(found["proxy"].id)
+        host.engine.rename(found["next"].id, PROXY)
+
+
+def _configuration(asked: Asked) -> str:
+    return json.dumps(asdict(asked), sort_keys=True)
+
+
+def _lost_a_network(engine: Engine, proxy: Container) -> bool:
+    """Whether a network that it joins when it starts is gone: another of that name isn't what it means."""
+    networks = engine.inspect(proxy.id)["NetworkSettings"]["Networks"].values()
+    return not {each["NetworkID"] for each in networks} <= {each.id for each in engine.networks()}
 
 
 def _lost(engine: Engine, volume: str) -> str:
@@ -341,50 +374,55 @@ def _write_beforehand(engine: Engine, proxy: Proxy, current: Container, sidecar:
         host.close()
 
 
-def _replace_proxy(
+def _change_over(
     engine: Engine,
-    proxy: Proxy,
-    image: str,
+    python: str,
+    container: str,
     wanted: Asked,
-    configuration: str,
-    current: Container | None,
+    current: Container,
     held: ExitStack,
     undo: Undo,
     report: Callable[[str], Any],
 ) -> None:
-    """Create the new proxy whole, beside the old; then stop one and start the other.
+    """Stop one proxy and start the other, which is there whole.
 
     Nobody listens meanwhile: from there on, until `held` ends, this command is guarded.
     """
-    name = NEXT if current is not None else PROXY
-    if engine.find(name) is not None:
-        _remove_ours(engine, name)
-    if current is not None:
-        undo.by(engine.start, current.id)
-    container = _create_proxy(engine, proxy, name, image, wanted, configuration)
-    undo.by(engine.remove, container)
-    for each in engine.networks():
-        if each.labels.get(label.ROLE) == "network" and label.APP in each.labels and each.subnet:
-            taken = current.addresses.get(each.name) if current is not None else None
-            engine.join(each.name, container, network.proxy_address(each.subnet, taken))
     began = time.monotonic()
-    if current is not None:
-        unbroken(held.enter_context, guard(report=report))
+    unbroken(held.enter_context, guard(report=report))
+
+    def stop() -> None:
+        if current.state != "exited":
+            undo.by(serve_again, engine, python, container, current)
         engine.stop(current.id, LEAVING_SECONDS)
+
+    # The engine goes on stopping what it was asked to stop: only what has stopped can be started again.
+    unbroken(stop)
     _start_proxy(engine.start, container, wanted)
-    if current is not None:
-        report(f"the proxy was replaced; nobody listened for {time.monotonic() - began:.1f} s")
-        engine.remove(current.id)
-        engine.rename(container, PROXY)
+    report(f"nobody listened for {time.monotonic() - began:.1f} s, while one proxy made room for the other")
+
+
+def serve_again(engine: Engine, python: str, container: str, before: Container) -> None:
+    """Let the proxy of before serve again, with a sidecar beside it."""
+    engine.remove(container)
+    engine.start(before.id)
+    sidecar = engine.find(SIDECAR)
+    if sidecar is not None and sidecar["HostConfig"]["NetworkMode"] == f"container:{before.id}":
+        engine.restart(SIDECAR, grace=0)
+    else:
+        _remove_ours(engine, SIDECAR)
+        _start_sidecar(engine, python, asked_of(before), before.id)
 
 
 def _create_proxy(
-    engine: Engine, proxy: Proxy, name: str, image: str, wanted: Asked, configuration: str
+    engine: Engine, proxy: Proxy, image: str, wanted: Asked, current: Container | None, undo: Undo
 ) -> str:
+    """One that never started, in every app's network, with all that it needs to start."""
+    _remove_ours(engine, NEXT)
     container = engine.create(
-        name,
+        NEXT,
         image,
-        labels={label.ROLE: "proxy", label.CONFIGURATION: configuration},
+        labels={label.ROLE: "proxy", label.CONFIGURATION: _configuration(wanted)},
         ports=[proxy.container_port],
         port_bindings={proxy.container_port: (wanted.bind, wanted.http_port)},
         mounts=[volume_mount(PROXY_VOLUME, "/imm/proxy")],
@@ -396,6 +434,7 @@ def _create_proxy(
         **_hardened(),
         **proxy.container(),
     )
+    undo.by(engine.remove, container)
     folders = [
         _folder("data", SIDECAR_UID),
         _folder("data/apps", SIDECAR_UID),
@@ -403,11 +442,15 @@ def _create_proxy(
         _folder("data/run", PROXY_UID),
         _folder("data/tmp", PROXY_UID),
     ]
-    engine.put(container, "/imm/proxy", [*folders, _file("data/host.json", configuration.encode())])
+    engine.put(container, "/imm/proxy", folders)
     for path, content in proxy.seeds().items():
         if engine.read(container, f"/imm/proxy/data/{path}") is None:
             folder = [_folder(f"data/{path.rpartition('/')[0]}", SIDECAR_UID)] if "/" in path else []
             engine.put(container, "/imm/proxy", [*folder, _file(f"data/{path}", content.encode())])
+    for each in engine.networks():
+        if each.labels.get(label.ROLE) == "network" and label.APP in each.labels and each.subnet:
+            taken = current.addresses.get(each.name) if current is not None else None
+            engine.join(each.name, container, network.proxy_address(each.subnet, taken))
     return container
 
 
@@ -423,21 +466,26 @@ def _start_proxy(start: Callable[[str], Any], container: str, wanted: Asked) -> 
         ) from refused
 
 
-def _create_sidecar(engine: Engine, image: str, configuration: str) -> None:
+def _start_sidecar(engine: Engine, image: str, asked: Asked, proxy: str) -> None:
+    """A new one beside this proxy."""
     container = engine.create(
         SIDECAR,
         image,
-        labels={label.ROLE: "sidecar", label.CONFIGURATION: configuration},
+        labels={label.ROLE: "sidecar", label.CONFIGURATION: _configuration(asked)},
         entrypoint=[],
         command=["python3", "-ISB", "-c", PAGE.read_text()],
         user=f"{SIDECAR_UID}:{PROXY_UID}",
         environment={},
         mounts=[volume_mount(STATE_VOLUME, "/imm/state"), volume_mount(PROXY_VOLUME, "/imm/proxy")],
-        network_mode=f"container:{PROXY}",
+        network_mode=f"container:{proxy}",
         tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=8m"},
         **_hardened(),
     )
     engine.put(container, "/imm/state", [_folder("data", SIDECAR_UID, 0o700)])
+    try:
+        engine.start(container)
+    except EngineRefused as refused:
+        raise _did_not_come_up(engine) from refused
 
 
 def _ready(engine: Engine) -> Host:
@@ -445,10 +493,12 @@ def _ready(engine: Engine) -> Host:
 
     def ready() -> Host | None:
         found = find(engine)
-        if not (runs(found.get("proxy")) and runs(found.get("sidecar"))):
+        # Where one is to take over, it is that one.
+        proxy, sidecar = found.get("next", found.get("proxy")), found.get("sidecar")
+        if proxy is None or sidecar is None or not (proxy.running and sidecar.running):
             return None
         try:
-            host = host_of(engine, found["proxy"], found["sidecar"])
+            host = host_of(engine, proxy, sidecar)
             if host.session.ask("hello")["interfaces"]:
                 return host
         except (EngineRefused, SessionLost):
@@ -466,7 +516,7 @@ def _ready(engine: Engine) -> Host:
 def _did_not_come_up(engine: Engine) -> ProxyError:
     said = [
         line
-        for name in (PROXY, SIDECAR)
+        for name in (NEXT if engine.find(NEXT) else PROXY, SIDECAR)
         if engine.find(name) is not None
         for line in engine.logs(name, tail=5).decode(errors="replace").splitlines()
     ]
@@ -488,13 +538,26 @@ def _hardened() -> dict[str, Any]:
     }
 
 
+def _refuse_strangers(engine: Engine, *names: str) -> None:
+    """Raises ImmError when somebody else's container has one of these names."""
+    for name in names:
+        _ours(engine, name)
+
+
 def _remove_ours(engine: Engine, name: str) -> None:
+    container = _ours(engine, name)
+    if container is not None:
+        engine.remove(container)
+
+
+def _ours(engine: Engine, name: str) -> str | None:
+    """The id of imm's container of that name. Raises ImmError when it is somebody else's."""
     found = engine.find(name)
     if found is None:
-        return
+        return None
     if label.ROLE not in (found["Config"].get("Labels") or {}):
         raise _taken("container", name)
-    engine.remove(found["Id"])
+    return str(found["Id"])
 
 
 def _taken(kind: str, name: str) -> ImmError:

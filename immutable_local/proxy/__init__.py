@@ -94,12 +94,15 @@ class Proxy(Protocol):
         ...
 
 
-def choose(kind: str) -> Proxy:
-    """The proxy of that kind. Raises UsageError for one that imm doesn't know."""
+def choose(kind: str, runs_in: str = "") -> Proxy:
+    """The proxy of that kind, and the container that it runs in, once there is one.
+
+    Raises UsageError for a kind that imm doesn't know.
+    """
     if kind == "nginx":
         from immutable_local.proxy.nginx import Nginx
 
-        return Nginx()
+        return Nginx(runs_in)
     if kind == "traefik":
         from immutable_local.proxy.traefik import Traefik
 

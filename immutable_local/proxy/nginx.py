@@ -23,7 +23,6 @@ from immutable_local.routes import SLOTS, Side, Slot, Structure, other
 from immutable_local.sidecar.session import Session
 
 PROXY = "/imm/proxy/data"
-CONTAINER = "imm-proxy"
 PORT = 8080
 LOAD_SECONDS = 10.0
 # A worker that doesn't come by for so long hangs, and what it is at is not waited for.
@@ -244,6 +243,9 @@ class Nginx:
     container_port = PORT
     parks_on_tcp = False
 
+    def __init__(self, runs_in: str = "") -> None:
+        self.runs_in = runs_in
+
     def container(self) -> Mapping[str, Any]:
         # A killed nginx leaves its sockets' names behind, and would refuse to start over them.
         start = (
@@ -283,7 +285,7 @@ class Nginx:
             session.ask("proxy_write", name="nginx.conf.new", content=text)
             # nginx keeps the old configuration when a new one is wrong, and tells nobody: it is asked before.
             code, said = engine.execute(
-                CONTAINER, ["nginx", "-t", "-q", "-e", "stderr", "-c", f"{PROXY}/nginx.conf.new"]
+                self.runs_in, ["nginx", "-t", "-q", "-e", "stderr", "-c", f"{PROXY}/nginx.conf.new"]
             )
             if code != 0:
                 raise ProxyError(
@@ -300,18 +302,18 @@ class Nginx:
         if session.ask("loaded", sock="control.sock", generation=generation, seconds=0.0)["loaded"]:
             # The command before this one may have loaded it a moment ago.
             if settle and session.ask("proxy_age", name="nginx.conf") < LEAVING_SECONDS:
-                self._settled(engine, engine.processes(CONTAINER, LEAVING), gone=True)
+                self._settled(engine, engine.processes(self.runs_in, LEAVING), gone=True)
             return
         # All of them: for a moment the old ones don't know yet that they are to leave, and take in requests.
-        old = engine.processes(CONTAINER, WORKER)
+        old = engine.processes(self.runs_in, WORKER)
         # Not the engine's own signal: after that it doesn't start the proxy again by itself (moby#41302).
-        engine.execute(CONTAINER, ["sh", "-c", "kill -HUP 1"])
+        engine.execute(self.runs_in, ["sh", "-c", "kill -HUP 1"])
         if not session.ask("loaded", sock="control.sock", generation=generation, seconds=LOAD_SECONDS)[
             "loaded"
         ]:
             raise ProxyError(
                 f"nginx did not load the new configuration within {LOAD_SECONDS:.0f} s",
-                details=engine.logs(CONTAINER, tail=5).decode(errors="replace").strip().splitlines(),
+                details=engine.logs(self.runs_in, tail=5).decode(errors="replace").strip().splitlines(),
                 hint="see docker logs imm-proxy; imm proxy down and imm proxy up start it afresh",
             )
         self._settled(engine, old, settle)
@@ -360,8 +362,8 @@ class Nginx:
         """
         deadline = time.monotonic() + LEAVING_SECONDS
         while old and time.monotonic() < deadline:
-            leaving = set() if gone else engine.processes(CONTAINER, LEAVING)
-            old = engine.processes(CONTAINER, WORKER).intersection(old) - leaving
+            leaving = set() if gone else engine.processes(self.runs_in, LEAVING)
+            old = engine.processes(self.runs_in, WORKER).intersection(old) - leaving
             time.sleep(0.05 if old else 0.0)
 
 

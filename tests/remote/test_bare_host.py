@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from immutable_local.wait import until
-from tests.host import Project
-from tests.remote.conftest import PORT, Apart
+pytest.register_assert_rewrite("tests.remote.faults")
+
+from immutable_local.wait import until  # noqa: E402
+from tests.host import Project  # noqa: E402
+from tests.remote.conftest import PORT, Apart  # noqa: E402
+from tests.remote.faults import struck_at  # noqa: E402
 
 pytestmark = pytest.mark.engine
 RETURN_SECONDS = 60.0
@@ -57,6 +60,16 @@ def test_what_somebody_else_named_like_ours_is_refused_and_untouched(bare: Apart
     assert error["code"] == "name_taken" and kind in error["message"] and error["hint"]
 
 
+def test_a_strangers_container_of_the_makers_name_is_refused_and_untouched(bare: Apart, app: Project):
+    """Also one that never started, as a command of imm's that was killed may leave it."""
+    theirs = bare.engine.create_container(bare.base, ["sleep", "600"], name="imm-making")["Id"]
+    with bare.nothing_left_over():
+        error = bare.up(app, expect=1).error
+    assert error["code"] == "name_taken" and "imm-making" in error["message"] and error["hint"]
+    bare.engine.remove_container(theirs)
+    assert bare.up(app).result["outcome"] == "live"
+
+
 def test_the_proxy_moves_to_another_port_with_its_apps(bare: Apart, app: Project):
     """`proxy up --http-port`: what is live answers there, and no longer here."""
     bare.up(app)
@@ -86,6 +99,35 @@ def test_a_proxy_that_cannot_move_stays_where_it_is(bare: Apart, app: Project):
         assert refused.error["code"] == "port_taken"
     assert bare.get("/version") == "1"
     assert bare.up(app).result["outcome"] == "unchanged"
+    # What it was refused isn't what it was asked: not even where the volume alone is left to tell.
+    for name in ("imm-sidecar", "imm-proxy"):
+        bare.engine.remove_container(name, force=True)
+    assert bare.up(app).result["outcome"] == "unchanged"
+    assert bare.imm(app, "proxy", "status").result["port"] == PORT
+    assert bare.get("/version") == "1"
+
+
+def test_a_proxy_whose_network_was_pruned_while_it_was_stopped_is_made_anew(bare: Apart, app: Project):
+    """A container means its networks by their ids: one of the same name isn't the one that it would join."""
+    bare.up(app)
+    for name in ("imm-sidecar", "imm-proxy"):
+        bare.engine.stop(name, timeout=1)
+    assert "imm-0-proxy" in bare.engine.prune_networks()["NetworksDeleted"]
+    assert bare.up(app).result["outcome"] == "unchanged"
+    assert bare.get("/version") == "1"
+    assert _names(bare) == {"imm-proxy", "imm-sidecar", f"{app.name}-web-1-green-1"}
+
+
+def test_proxy_down_that_is_interrupted_is_not_left_half_done(bare: Apart, app: Project):
+    """What it began it ends, and says what is true then; `up` brings back what was live."""
+    bare.up(app)
+    moment = ("destroy", "imm-sidecar")
+    ended = struck_at(bare, app, "proxy", "down", "--force", moment=moment, which=signal.SIGTERM)
+    assert ended.error["code"] == "interrupted"
+    assert "nobody reaches" in ended.error["still"] and ended.error["hint"]
+    assert _names(bare) == {f"{app.name}-web-1-green-1"}
+    assert bare.up(app).result["outcome"] == "unchanged"
+    assert bare.get("/version") == "1"
 
 
 def test_proxy_down_is_refused_while_an_app_is_live(bare: Apart, app: Project):

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Mapping
+from signal import Signals
+from typing import Any
 
 import pytest
 
 pytest.register_assert_rewrite("tests.remote.faults")
 
+from immutable_local.wait import until  # noqa: E402
+from tests.kills import command  # noqa: E402
 from tests.remote.conftest import Apart  # noqa: E402
-from tests.remote.faults import host_is_right, struck_at  # noqa: E402
+from tests.remote.faults import host_is_right, proxies, struck_at  # noqa: E402
 
 pytestmark = pytest.mark.engine
 SOAK = os.environ.get("IMM_SOAK") == "1"
@@ -17,11 +23,14 @@ MADE = [
     ("create", "imm-making"),
     ("create", "imm-state"),
     ("create", "imm-0-proxy"),
-    ("create", "imm-proxy"),
-    ("start", "imm-proxy"),
+    ("create", "imm-proxy-next"),
+    ("start", "imm-proxy-next"),
     ("create", "imm-sidecar"),
     ("start", "imm-sidecar"),
+    ("rename", "imm-proxy"),
 ]
+# Whoever isn't kept out is through by then.
+THROUGH_SECONDS = 5.0
 
 
 @pytest.mark.parametrize("moment", MADE if SOAK else [MADE[n] for n in (3, 5)], ids="-".join)
@@ -41,3 +50,27 @@ def test_a_container_of_a_moment_goes_also_when_its_client_was_killed(bare: Apar
     struck_at(bare, app, "doctor", moment=(action, "task"))
     bare.up(app)
     host_is_right(bare, app)
+
+
+def test_a_first_command_that_is_interrupted_takes_nothing_from_others(bare: Apart):
+    """Nobody works with a host before it is ready for good: what one command undoes is no other's."""
+    maker, other = bare.project(), bare.project()
+    (other.folder / "token").write_text("secret")
+    told: Any = bare.engine.events(since=f"{time.time():.9f}", decode=True)
+    with command(bare, maker, "proxy", "up") as making:
+        next(each for each in told if (each["Action"], named(each)) == ("start", "imm-sidecar"))
+        making.send(Signals.SIGSTOP)
+        with command(bare, other, "secret", "set", "TOKEN", "--from", "token") as setting:
+            until(setting.process.poll, THROUGH_SECONDS, pause=0.05)
+            making.send(Signals.SIGINT)
+            making.send(Signals.SIGCONT)
+            assert making.ended().error["code"] == "interrupted"
+            assert setting.ended().code == 0
+    told.close()
+    [known] = bare.imm(other, "secret", "list").result
+    assert known["name"] == "TOKEN" and known["since"]
+    assert proxies(bare) == ["imm-proxy", "imm-sidecar"]
+
+
+def named(event: Mapping[str, Any]) -> str | None:
+    return dict(event["Actor"]["Attributes"]).get("name")

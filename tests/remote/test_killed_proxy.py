@@ -15,6 +15,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.remote.faults")
 
+from immutable_local.wait import until  # noqa: E402
 from tests.host import Project  # noqa: E402
 from tests.kills import Kill, Subject, at_each_step, at_the_begin, guards  # noqa: E402
 from tests.remote.conftest import Apart, apart, base_image  # noqa: E402
@@ -32,16 +33,15 @@ SWITCHED = [
     ("create", "imm-proxy-next"),
     ("die", "imm-proxy"),
     ("start", "imm-proxy-next"),
-    ("destroy", "imm-proxy"),
-    ("rename", "imm-proxy"),
     ("destroy", "imm-sidecar"),
     ("create", "imm-sidecar"),
     ("start", "imm-sidecar"),
+    ("destroy", "imm-proxy"),
+    ("rename", "imm-proxy"),
 ]
-
-
 # From here on nobody listens, or the sidecar is missing.
 GUARDED = [("kill", "imm-proxy"), *SWITCHED[3:]]
+RETURN_SECONDS = 10.0
 
 
 def kills() -> list[Kill]:
@@ -85,7 +85,7 @@ def switching(
 @pytest.mark.parametrize(
     "which", [Signals.SIGKILL, Signals.SIGINT] if SOAK else [Signals.SIGKILL], ids=lambda which: which.name
 )
-@pytest.mark.parametrize("moment", SWITCHED if SOAK else [SWITCHED[n] for n in (3, 5, 8)], ids="-".join)
+@pytest.mark.parametrize("moment", SWITCHED if SOAK else [SWITCHED[n] for n in (3, 6, 8)], ids="-".join)
 def test_a_switch_of_proxies_that_was_killed_is_finished_or_undone_by_the_next_command(
     switching: tuple[Apart, Project], moment: tuple[str, str], which: Signals
 ):
@@ -123,6 +123,87 @@ def test_what_is_live_answers_after_a_killed_switch_of_proxies_without_another_c
     host_is_right(host, app)
 
 
+@pytest.mark.parametrize(
+    ("moment", "which"),
+    [(moment, which) for moment in GUARDED for which in (Signals.SIGINT, Signals.SIGTERM)]
+    if SOAK
+    else [(GUARDED[3], Signals.SIGTERM), (GUARDED[5], Signals.SIGINT), (GUARDED[6], Signals.SIGTERM)],
+    ids=lambda each: each.name if isinstance(each, Signals) else "-".join(each),
+)
+def test_what_is_live_answers_after_an_interrupted_switch_of_proxies_without_another_command(
+    switching: tuple[Apart, Project], moment: tuple[str, str], which: Signals
+):
+    """The old proxy goes only when the new one has taken over whole: until then it is the way back."""
+    host, app = switching
+    ended = struck_at(host, app, "proxy", "up", "--kind", other_kind(host, app), moment=moment, which=which)
+    assert ended.code in (0, 1), ended
+    if ended.code:
+        assert (ended.error["code"], ended.error["still"]) == ("interrupted", "what was live is still live")
+    answers_again(host, app)
+    assert proxies(host) == ["imm-proxy", "imm-sidecar"]
+    assert (tasks(host), guards(host, app)) == ([], [])
+    assert host.status(app)["live"]["release"] == 1
+    assert host.up(app).result["outcome"] == "unchanged"
+    host_is_right(host, app)
+
+
+def test_a_switch_that_is_interrupted_while_the_old_proxy_leaves_goes_back_to_it(
+    switching: tuple[Apart, Project],
+):
+    """What it was answering is answered; then it is started again, as the engine does stop it once asked to."""
+    host, app = switching
+    host.imm(app, "proxy", "up", "--kind", "nginx")
+    with ThreadPoolExecutor(1) as beside:
+        # nginx goes on until it is answered, and takes nothing new.
+        slow = beside.submit(host.ask, "/slow?3", app)
+        moment = ("kill", "imm-proxy")
+        ended = struck_at(host, app, "proxy", "up", "--kind", "traefik", moment=moment, which=Signals.SIGINT)
+        assert slow.result().status == 200
+    assert ended.error["code"] == "interrupted"
+    answers_again(host, app)
+    assert host.imm(app, "proxy", "status").result["kind"] == "nginx"
+    host_is_right(host, app)
+
+
+def test_a_strangers_container_of_the_sidecars_name_is_refused_before_the_proxy_leaves(
+    switching: tuple[Apart, Project],
+):
+    """Nothing is stopped for a switch that can't come to its end."""
+    host, app = switching
+    other = other_kind(host, app)
+    host.engine.remove_container("imm-sidecar", force=True)
+    theirs = host.engine.create_container(host.base, ["sleep", "600"], name="imm-sidecar")["Id"]
+    before = host.inspect("imm-proxy")["State"]["StartedAt"]
+    try:
+        refused = host.imm(app, "proxy", "up", "--kind", other, expect=1).error
+        assert refused["code"] == "name_taken" and "imm-sidecar" in refused["message"]
+        assert host.get("/version", app) == "1"
+        assert host.inspect("imm-proxy")["State"]["StartedAt"] == before
+    finally:
+        host.engine.remove_container(theirs, force=True)
+    assert host.up(app).result["outcome"] == "unchanged"
+    host_is_right(host, app)
+
+
+def test_a_killed_start_of_another_kind_of_proxy_leaves_it_with_the_routes_of_now(
+    switching: tuple[Apart, Project],
+):
+    """Its files on the volume are of the time when it last ran: they count only once they are written anew."""
+    host, app = switching
+    host.imm(app, "proxy", "up", "--kind", "traefik")
+    host.imm(app, "proxy", "up", "--kind", "nginx")
+    host.up(app.version("2"))
+    try:
+        for name in ("imm-sidecar", "imm-proxy"):
+            host.engine.stop(name, timeout=1)
+        struck_at(host, app, "proxy", "up", "--kind", "traefik", moment=("start", "imm-sidecar"))
+        assert host.imm(app, "proxy", "status").result["kind"] == "traefik"
+        answers_again(host, app, "2")
+    finally:
+        host.up(app.version("1"))
+    assert host.get("/version", app) == "1"
+
+
 def test_a_proxy_that_the_engine_is_still_stopping_is_not_taken_for_one_that_goes_on(
     switching: tuple[Apart, Project],
 ):
@@ -137,6 +218,22 @@ def test_a_proxy_that_the_engine_is_still_stopping_is_not_taken_for_one_that_goe
         assert host.up(app).result["outcome"] == "unchanged"
         assert slow.result().status == 200
     host_is_right(host, app)
+
+
+def answers_again(host: Apart, app: Project, version: str = "1") -> None:
+    """Within seconds, and without a command."""
+    last: object = None
+
+    def answers() -> bool | None:
+        nonlocal last
+        try:
+            last = answer = host.ask("/version", app)
+        except OSError as failed:
+            last = failed
+            return None
+        return True if (answer.status, answer.text) == (200, version) else None
+
+    assert until(answers, RETURN_SECONDS, pause=0.05), last
 
 
 def other_kind(host: Apart, app: Project) -> str:
