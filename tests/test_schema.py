@@ -169,6 +169,7 @@ BEYOND_A_SCHEMA = (
     "must be a time from",
     "must be another path than /tmp",
     "must have no NUL",
+    "131071 bytes at most",
     "at most in all, env_file",
     "must have numbers up to",
     "must start with a program",

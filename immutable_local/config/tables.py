@@ -19,7 +19,6 @@ LONGEST_ENTRY = 131_071  # bytes in one argument or NAME=value: MAX_ARG_STRLEN o
 LONGEST_SHOWN = 80
 MOST_ENTRIES = 1000
 MOST_TABLES = 50
-_TOO_MUCH = f"must have no NUL character, and {LONGEST_ENTRY} bytes at most"
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,7 @@ def _words(value: object) -> tuple[str, ...]:
     for word in value:
         if not isinstance(word, str):
             raise mismatch("words that are strings", word, "write it in quotes")
-        if "\0" in word or len(word.encode()) > LONGEST_ENTRY:
-            raise Wrong(Finding(_TOO_MUCH))
+        _handed_over(word, word, "a file in the image can hold more")
     if not value or not value[0].strip() or len(value) > MOST_ENTRIES:
         raise Wrong(Finding(f"must be a program and its arguments, {MOST_ENTRIES} words at most"))
     return tuple(value)
@@ -130,10 +128,18 @@ def _entries(value: object) -> dict[str, str]:
                 what = "a name must have no '=', no white space and only printable characters"
                 raise Wrong(Finding(what, "correct the name"))
             entries[name] = _entry(each)
-            if "\0" in entries[name] or len(f"{name}={entries[name]}".encode()) > LONGEST_ENTRY:
-                raise Wrong(Finding(_TOO_MUCH, "what is larger belongs in the image, a volume or a secret"))
+            whole = f"{name}={entries[name]}"
+            _handed_over(entries[name], whole, "what is larger belongs in the image, a volume or a secret")
     findings.settle()
     return entries
+
+
+def _handed_over(text: str, whole: str, instead: str) -> None:
+    """What the kernel hands a program, as a part of `whole`."""
+    if "\0" in text:
+        raise Wrong(Finding("must have no NUL character", "leave it out: the kernel takes it for the end"))
+    if len(whole.encode()) > LONGEST_ENTRY:
+        raise Wrong(Finding(f"must have {LONGEST_ENTRY} bytes at most", instead))
 
 
 def _entry(value: object) -> str:
