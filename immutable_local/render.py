@@ -62,11 +62,11 @@ class Terminal:
     def error(self, error: ImmError) -> None:
         """What failed, what is known, what is still true, what to do next."""
         head = error.message + (f"; {error.stands}" if error.stands else "")
-        self._line(f"{self.paint('error:', '31;1')} {head}")
+        self._line(f"{self.paint('error:', '31;1')} {visible(head)}")
         for detail in error.details:
-            self._line(f"  {detail}")
+            self._line(f"  {visible(detail)}")
         if error.hint:
-            self._line(f"  {self.paint('next:', '1')} {error.hint}")
+            self._line(f"  {self.paint('next:', '1')} {visible(error.hint)}")
 
     def build_begins(self) -> None:
         """From now on the builder's output is held back, until it has taken long."""
@@ -79,9 +79,9 @@ class Terminal:
         if note.kind == "output":
             self._builders_output(note.text)
         elif note.kind == "warning":
-            self._line(f"{self.paint('warning:', '33')} {note.text}")
+            self._line(f"{self.paint('warning:', '33')} {visible(note.text)}")
         else:
-            self._line(f"  {note.text}")
+            self._line(f"  {visible(note.text)}")
 
     def _builders_output(self, text: str) -> None:
         if self._building is not None and time.monotonic() - self._building < QUIET_BUILD_SECONDS:
@@ -179,12 +179,21 @@ def print_json(told: Any) -> None:
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
     """Columns as wide as their content; no borders, so that it can be cut and searched."""
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in [head, *rows]
     ]
     return "\n".join(lines)
+
+
+def visible(text: str) -> str:
+    """What an application said, as a part of what imm says: it moves no cursor and sets no colours."""
+    return "".join(
+        each if each.isprintable() or each in "\n\t\xa0" else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 def ago(then: str) -> str:

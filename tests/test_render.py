@@ -41,6 +41,20 @@ def test_an_error_says_what_failed_what_is_still_true_the_facts_and_what_to_do_n
     )
 
 
+def test_what_an_application_said_reaches_no_terminal_as_a_command():
+    """Its log, its health command's output and where it redirects to: anybody may have written that."""
+    said = "\x1b]0;owned\x07 \x1b[2J\r\x9b1A\u202e\x00 é ✓\tend"
+    seen = r"\x1b]0;owned\x07 \x1b[2J\r\x9b1A\u202e\x00 é ✓" + "\tend"
+    screen = Screen()
+    terminal = Terminal(stream=screen, color=False)
+    terminal.error(ImmError(said, code="unhealthy", details=[said], hint=said))
+    terminal.hear(Note(said, "warning"))
+    assert screen.getvalue().count(seen) == 4
+    assert table([[said]], ["ERROR"]).count(seen) == 1
+    assert "\x1b" not in screen.getvalue()
+    assert ImmError("", code="unhealthy", details=[said]).as_json()["details"] == [said]
+
+
 def test_an_error_as_json_leaves_out_what_there_is_not():
     told = UNHEALTHY.as_json()
     assert told.keys() == {"code", "message", "hint", "details", "still"}
