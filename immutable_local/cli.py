@@ -140,7 +140,7 @@ def plan(
         bool, typer.Option("--exit-code", help="Exit with 10 when there are changes.")
     ] = False,
 ) -> None:
-    """Say what `up` would do and why; changes nothing."""
+    """Say what `up` would do and why; changes nothing of what is live."""
     from immutable_local import deploy
     from immutable_local.config import placed
     from immutable_local.deployment import Options

@@ -115,7 +115,7 @@ def revert(begun: Begun, app: str, number: int | None, options: Options, keep: i
 
 
 def plan_up(engine: Engine, app: App, folder: Path, options: Options, tell: Teller) -> tuple[Plan, Observed]:
-    """What `up` would do now. Builds, as only the image says whether it changed, and changes nothing else."""
+    """What `up` would do now. Builds, as only the image says whether it changed; what is live stays."""
     host = attach(engine)
     with ExitStack() as ending:
         if host is not None:

@@ -1,9 +1,10 @@
 """Every error a user can meet, with its exit code.
 
-    ImmError                     1  it failed; what was live is still live
+    ImmError                     1  it failed; what was live is still live, after a flip the new release
     ├── UsageError               2  the command line; nothing was touched
     │   └── ConfigError          2  imm.toml: the key's path, the line, a suggestion
     ├── Locked                   3  another deployment holds the lock: who, from where, since when
+    │   └── HostLocked           3  another command changes the proxy's routes, and doesn't end
     ├── EngineError              4  the engine cannot be reached, or refuses this user
     ├── EngineRefused            1  the engine answers, and said no to one request
     ├── CredentialsError         1  docker's credentials for a registry could not be read on this machine
@@ -111,6 +112,12 @@ class Locked(ImmError):
     otherwise = "nothing was touched"
 
 
+class HostLocked(Locked):
+    """Another command holds the host's own lock, for longer than anybody needs it; found in the middle."""
+
+    otherwise = "what was live is still live"
+
+
 class EngineError(ImmError):
     """The engine cannot be reached, or refuses this user."""
 
@@ -179,3 +186,15 @@ class NotFound(ImmError):
 
     code = "not_found"
     otherwise = "nothing was touched"
+
+
+def name_taken(kind: str, name: str) -> ImmError:
+    """Somebody's container, volume or network has a name that imm needs."""
+    if kind == "container":
+        hint = f"docker rename {name} {name}-before, or docker rm -f {name}, then run the command again"
+    else:
+        hint = (
+            f"a {kind} can't be renamed; if nothing uses it and nobody needs it: docker {kind} rm {name},"
+            " then run the command again"
+        )
+    return ImmError(f"there is a {kind} named {name} that imm did not make", code="name_taken", hint=hint)

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from immutable_local.errors import HostLocked, Locked
 from immutable_local.sidecar.session import ANSWER_SECONDS, Session
 from immutable_local.who import who
 
@@ -22,9 +23,16 @@ def take(session: Session, app: str, command: str, wait: float = 0.0) -> None:
 @contextmanager
 def host(session: Session, command: str) -> Iterator[None]:
     """The host's own lock, for structure, addresses and domains: always after an app's, and briefly."""
-    session.ask(
-        "lock", name="host", who=_holder(command), wait=HOST_WAIT_SECONDS, within=HOST_WAIT_SECONDS * 2
-    )
+    try:
+        session.ask(
+            "lock", name="host", who=_holder(command), wait=HOST_WAIT_SECONDS, within=HOST_WAIT_SECONDS * 2
+        )
+    except Locked as refused:
+        raise HostLocked(
+            f"{refused.message}, and this command has waited {HOST_WAIT_SECONDS:.0f} s for it",
+            hint="run the command again when that one has ended; if its client is gone or frozen, the lock"
+            " frees itself within 10 s",
+        ) from refused
     try:
         yield
     finally:

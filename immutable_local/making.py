@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,16 @@ from immutable_local.engine import (
     endpoint,
     volume_mount,
 )
-from immutable_local.errors import EngineRefused, ImmError, Locked, ProxyError, SessionLost, UsageError, shown
+from immutable_local.errors import (
+    EngineRefused,
+    ImmError,
+    Locked,
+    ProxyError,
+    SessionLost,
+    UsageError,
+    name_taken,
+    shown,
+)
 from immutable_local.guard import guard
 from immutable_local.host import (
     NEXT,
@@ -295,7 +305,7 @@ def _make(
             engine.create_volume(name, {label.ROLE: "state"})
             undo.by(engine.remove_volume, name)
         elif label.ROLE not in (volume.get("Labels") or {}):
-            raise _taken("volume", name)
+            raise name_taken("volume", name)
     _, made = network.ensure_network(
         engine, network.PROXY_NETWORK, wanted.pool, python, {label.ROLE: "network"}
     )
@@ -458,12 +468,26 @@ def _start_proxy(start: Callable[[str], Any], container: str, wanted: Asked) -> 
     try:
         start(container)
     except EngineRefused as refused:
+        if refused.code == "disk_full":
+            raise
+        # Whatever refuses a port names it.
+        if not re.search(rf"\b{wanted.http_port}\b", refused.explanation):
+            raise _not_started("proxy", refused) from refused
         raise ProxyError(
             f"the proxy cannot listen on {wanted.bind}:{wanted.http_port} of the engine's host",
             code="port_taken",
             details=[refused.explanation],
             hint="free that port, or choose another: imm proxy up --http-port 8081",
         ) from refused
+
+
+def _not_started(what: str, refused: EngineRefused) -> ProxyError:
+    return ProxyError(
+        f"the engine did not start the {what}",
+        details=[refused.explanation],
+        hint="put right what it says, then run the command again; else imm proxy down --force and"
+        " imm proxy up make both anew: nobody reaches the apps meanwhile",
+    )
 
 
 def _start_sidecar(engine: Engine, image: str, asked: Asked, proxy: str) -> None:
@@ -485,7 +509,9 @@ def _start_sidecar(engine: Engine, image: str, asked: Asked, proxy: str) -> None
     try:
         engine.start(container)
     except EngineRefused as refused:
-        raise _did_not_come_up(engine) from refused
+        if refused.code == "disk_full":
+            raise
+        raise _not_started("proxy's sidecar", refused) from refused
 
 
 def _ready(engine: Engine) -> Host:
@@ -556,16 +582,8 @@ def _ours(engine: Engine, name: str) -> str | None:
     if found is None:
         return None
     if label.ROLE not in (found["Config"].get("Labels") or {}):
-        raise _taken("container", name)
+        raise name_taken("container", name)
     return str(found["Id"])
-
-
-def _taken(kind: str, name: str) -> ImmError:
-    return ImmError(
-        f"there is a {kind} named {name} that imm did not make",
-        code="name_taken",
-        hint=f"rename or remove it, then run the command again: docker {kind} ls",
-    )
 
 
 def _folder(name: str, uid: int, mode: int = 0o755) -> tuple[tarfile.TarInfo, bytes]:

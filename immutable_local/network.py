@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from immutable_local import labels as label
 from immutable_local.engine import Engine
-from immutable_local.errors import EngineRefused, ImmError
+from immutable_local.errors import EngineRefused, ImmError, name_taken
 from immutable_local.routes import SLOTS, Slot, Structure
 
 DEFAULT_POOL = "10.201.0.0/16"
@@ -75,11 +75,7 @@ def ensure_network(
             if each.name == name:
                 if label.ROLE in each.labels:
                     return each.subnet or "", False
-                raise ImmError(
-                    f"there is a network named {name} that imm did not make",
-                    code="name_taken",
-                    hint=f"rename or remove it: docker network rm {name}",
-                )
+                raise name_taken("network", name)
         if routes is None:
             routes = host_routes(
                 engine.run_once(

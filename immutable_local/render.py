@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ IN_WORDS = {
 }
 # What is only worth a line when it took time.
 QUICK_SECONDS = 0.5
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 QUICK_STEPS = ("lock", "sweep", "prune", "drain", "seal")
 
 
@@ -189,10 +191,10 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
 
 
 def visible(text: str) -> str:
-    """What an application said, as a part of what imm says: it moves no cursor and sets no colours."""
+    """What an application said, as a part of what imm says: it moves no cursor, and has no colours."""
     return "".join(
         each if each.isprintable() or each in "\n\t\xa0" else each.encode("unicode_escape").decode()
-        for each in text
+        for each in COLOURS.sub("", text)
     )
 
 

@@ -71,7 +71,7 @@ def of_proxy(engine: Engine) -> dict[str, Any]:
     with ExitStack() as ending:
         if host is not None:
             ending.callback(host.close)
-        return _proxy(proxy, host)
+        return _proxy(proxy, host, engine)
 
 
 def records_of(begun: Begun, app: str) -> list[dict[str, Any]]:
@@ -94,11 +94,16 @@ def secrets_of(begun: Begun, app: str) -> dict[str, Any]:
         return secret.listed(host.session, app)
 
 
-def _proxy(proxy: Container, host: Host | None) -> dict[str, Any]:
+def _proxy(proxy: Container, host: Host | None, engine: Engine) -> dict[str, Any]:
     import json
 
     asked = Asked(**json.loads(proxy.labels[label.CONFIGURATION]))
-    apps = [name for name, live in host.session.ask("live_releases").items() if live] if host else []
+    if host is not None:
+        apps = [name for name, live in host.session.ask("live_releases").items() if live]
+    else:
+        # Without its sidecar nobody can be asked, and the proxy goes on all the same.
+        everybody = engine.containers({label.ROLE: "instance"})
+        apps = sorted({each.labels[label.APP] for each in everybody if each.running})
     return {
         "kind": asked.kind,
         "state": proxy.state,

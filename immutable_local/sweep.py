@@ -19,7 +19,7 @@ from immutable_local.host import Host
 from immutable_local.instance import Instance
 from immutable_local.live import Live
 from immutable_local.observed import Observed, observe
-from immutable_local.release import Release
+from immutable_local.release import WAS_LIVE, Release
 from immutable_local.routes import Slot
 from immutable_local.sidecar.hands.locks import RECOVERY
 from immutable_local.unbroken import side_by_side
@@ -158,9 +158,13 @@ def _let_pass(host: Host, observed: Observed, live: Live) -> None:
 
 
 def _known(observed: Observed) -> set[int]:
-    """The releases that a record of the ledger names: a sealed image that none names was never announced."""
+    """The releases that a record of the ledger names: a sealed image that none names was never announced.
+
+    One that was live was: its first record may have been broken, and moved out of the way.
+    """
     live = {observed.live.release} if observed.live else set()
-    return live | {record["release"] for record in observed.records if record["event"] in ("sealed", "found")}
+    naming = {"sealed", "found", *WAS_LIVE}
+    return live | {record["release"] for record in observed.records if record["event"] in naming}
 
 
 def _instance(release: Release, observed: Observed, live: Live, container: Container) -> Instance:

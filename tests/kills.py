@@ -367,14 +367,16 @@ def check(host: Host, project: Project, live: int | None, version: str | None = 
             assert (marks["imm.role"], marks["imm.service"]) == ("instance", name)
             assert (marks["imm.slot"], marks["imm.spec"]) == (service["slot"], service["spec"])
             assert host.inspect(instance)["HostConfig"]["RestartPolicy"]["Name"] == "always"
-    assert sorted(
-        each for each in state["home"] if each != "structure.json" and not each.startswith("gen-")
-    ) == (["live"] if live else [])
+    assert sorted(each for each in state["home"] if not each.startswith(("structure.json", "gen-"))) == (
+        ["live"] if live else []
+    )
     assert len([each for each in state["home"] if each.startswith("gen-")]) == (1 if live else 0), state[
         "home"
     ]
     green = [f"{name}.green" for name, each in named.items() if each["slot"] == "green"]
-    assert state["flags"] == (sorted(["alive", "open", "release.json", *green]) if live else [])
+    assert state["flags"] == (
+        sorted(["alive", "open", "release.json", "release.json.copy", *green]) if live else []
+    )
     assert (state["structure"] is None) == (live is None)
     networks = host.engine.networks(filters={"label": f"imm.app={project.name}"})
     assert [each["Name"] for each in networks] == ([f"imm-app-{project.name}"] if live else [])

@@ -13,7 +13,7 @@ import pytest
 
 from immutable_local import lock
 from immutable_local.engine import connect
-from immutable_local.errors import SessionLost
+from immutable_local.errors import HostLocked, SessionLost
 from immutable_local.host import attach
 from immutable_local.sidecar.program import HEARTBEAT_SECONDS
 from tests.host import HEALTHCHECK, Host, Project
@@ -154,6 +154,22 @@ def test_a_lock_is_free_as_soon_as_its_session_has_been_closed(host: Host, app: 
         assert ready is not None
         with ready.session as session:
             lock.take(session, app.name, "a test")
+
+
+def test_who_waits_in_vain_for_the_hosts_lock_is_told_nothing_of_waiting_longer(
+    host: Host, app: Project, monkeypatch: pytest.MonkeyPatch
+):
+    """It is asked for in the middle of a command, and for no longer than this: there is no option for it."""
+    monkeypatch.setattr(lock, "HOST_WAIT_SECONDS", 0.3)
+    first, second = attach(connect()), attach(connect())
+    assert first is not None and second is not None
+    with first.session, second.session, lock.host(first.session, "one"):
+        with pytest.raises(HostLocked) as refused, lock.host(second.session, "another"):
+            pass
+        assert refused.value.message.startswith("one by ") and "waited" in refused.value.message
+        assert (refused.value.code, refused.value.exit_code) == ("locked", 3)
+        assert "--wait" not in refused.value.hint
+        assert refused.value.stands == "what was live is still live"
 
 
 def test_what_is_told_is_done_in_its_order_and_before_what_is_asked_later(host: Host, app: Project):

@@ -43,8 +43,8 @@ def test_an_error_says_what_failed_what_is_still_true_the_facts_and_what_to_do_n
 
 def test_what_an_application_said_reaches_no_terminal_as_a_command():
     """Its log, its health command's output and where it redirects to: anybody may have written that."""
-    said = "\x1b]0;owned\x07 \x1b[2J\r\x9b1A\u202e\x00 é ✓\tend"
-    seen = r"\x1b]0;owned\x07 \x1b[2J\r\x9b1A\u202e\x00 é ✓" + "\tend"
+    said = "\x1b[1;31mred\x1b[0m\x1b]0;owned\x07 \x1b[2J\r\x9b1A\u202e\x00 é ✓\tend"
+    seen = r"red\x1b]0;owned\x07 \x1b[2J\r\x9b1A\u202e\x00 é ✓" + "\tend"
     screen = Screen()
     terminal = Terminal(stream=screen, color=False)
     terminal.error(ImmError(said, code="unhealthy", details=[said], hint=said))

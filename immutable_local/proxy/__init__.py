@@ -14,6 +14,11 @@ from immutable_local.sidecar.session import Session
 
 KINDS = ("nginx", "traefik")
 CONFIRM_SECONDS = 15.0
+# What helps a proxy that doesn't follow its configuration.
+AFRESH = (
+    "see docker logs imm-proxy; imm proxy down --force and imm proxy up start it afresh:"
+    " nobody reaches the apps meanwhile"
+)
 # Flag files of a generation: something is live; and no request waits.
 ALIVE, COUNTED, OPEN = "alive", "counted", "open"
 

@@ -18,7 +18,7 @@ from typing import Any
 from immutable_local.engine import Engine
 from immutable_local.errors import ProxyError
 from immutable_local.live import Live
-from immutable_local.proxy import ALIVE, COUNTED, OPEN, Counts, Flip, flags, prove
+from immutable_local.proxy import AFRESH, ALIVE, COUNTED, OPEN, Counts, Flip, flags, prove
 from immutable_local.routes import SLOTS, Side, Slot, Structure, other
 from immutable_local.sidecar.session import Session
 
@@ -314,7 +314,7 @@ class Nginx:
             raise ProxyError(
                 f"nginx did not load the new configuration within {LOAD_SECONDS:.0f} s",
                 details=engine.logs(self.runs_in, tail=5).decode(errors="replace").strip().splitlines(),
-                hint="see docker logs imm-proxy; imm proxy down and imm proxy up start it afresh",
+                hint=AFRESH,
             )
         self._settled(engine, old, settle)
 

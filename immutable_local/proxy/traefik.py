@@ -16,7 +16,7 @@ from immutable_local import lock
 from immutable_local.engine import Engine
 from immutable_local.errors import ProxyError
 from immutable_local.live import Live
-from immutable_local.proxy import Counts, Flip, flags, prove
+from immutable_local.proxy import AFRESH, Counts, Flip, flags, prove
 from immutable_local.routes import SLOTS, Side, Slot, Structure
 from immutable_local.sidecar.session import Session
 
@@ -187,7 +187,7 @@ class Traefik:
         if not told:
             raise ProxyError(
                 f"Traefik did not take over the routes of {app} within {LOAD_SECONDS:.0f} s",
-                hint="see docker logs imm-proxy; imm proxy down --force and imm proxy up start it afresh",
+                hint=AFRESH,
             )
 
 

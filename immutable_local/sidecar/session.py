@@ -199,6 +199,24 @@ def _sources() -> dict[str, str]:
     return {**sources, PROGRAM: (FOLDER / "program.py").read_text()}
 
 
+def _broken(path: Path, reason: str) -> ImmError:
+    """A file of imm's state isn't what was written: what to do depends on what it was."""
+    _, _, volume, _, kind, *inside = path.parts
+    app = inside[0] if inside else ""
+    if kind == "secrets":
+        hint = f"imm secret set {path.name}, for {app}, gives it a value again"
+    elif kind == "apps":
+        hint = (
+            f"requests to {app} are answered as before. To get it in hand again:"
+            f" docker exec imm-sidecar rm -r /{'/'.join(path.parts[1:5])}/{app}, then imm up in its folder;"
+            f" from the one to the end of the other nobody reaches {app}"
+        )
+    else:
+        away = "-".join(("broken", kind, *inside))
+        hint = f"docker exec imm-sidecar mv {path} /imm/state/data/{away}, then run the command again"
+    return ImmError(f"{path} in the volume imm-{volume} is broken: {reason}", code="broken_state", hint=hint)
+
+
 def _refused(told: Mapping[str, Any]) -> ImmError:
     kind = told["kind"]
     if kind == "locked":
@@ -215,11 +233,7 @@ def _refused(told: Mapping[str, Any]) -> ImmError:
             hint=FREE_SPACE,
         )
     if kind == "broken_file":
-        return ImmError(
-            f"{told['path']} in imm's state volume is broken: {told['reason']}",
-            code="broken_state",
-            hint="move that file away (docker exec imm-sidecar ...), then run the command again",
-        )
+        return _broken(Path(told["path"]), told["reason"])
     if kind == "left_behind":
         return SessionLost(
             "the proxy was restarted meanwhile, and the sidecar doesn't see its networks any more",
@@ -227,8 +241,14 @@ def _refused(told: Mapping[str, Any]) -> ImmError:
         )
     if kind == "not_locked":
         return SessionLost("the lock was lost", hint="run the command again")
+    if kind == "not_parked":
+        reason = f"no request to {told['service']} of {told['app']} can be held: what holds them ended"
+    elif kind == "bad_name":
+        reason = f"{told['name']!r} is no name that a file of imm's state can have"
+    else:
+        reason = told["reason"]
     return ImmError(
-        f"the sidecar refused: {told.get('reason') or told}",
+        f"the sidecar could not do what it was asked: {reason}",
         code="sidecar_refused",
         hint="imm doctor looks closer; docker rm -f imm-sidecar and imm proxy up make the sidecar anew",
     )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
+import shlex
 import signal
+import subprocess
 import time
 from typing import Any
 
@@ -47,7 +50,7 @@ def test_a_port_that_is_taken_is_told_and_nothing_is_left_over(bare: Apart, app:
 
 @pytest.mark.parametrize("kind", ["imm-proxy", "imm-sidecar", "imm-0-proxy", "imm-state"])
 def test_what_somebody_else_named_like_ours_is_refused_and_untouched(bare: Apart, app: Project, kind: str):
-    """Exit code 1, whose name it is, and the engine as it was before."""
+    """Exit code 1, whose name it is, and the engine as it was before; what the hint says makes room."""
     engine = bare.engine
     if kind == "imm-0-proxy":
         engine.create_network(kind)
@@ -57,7 +60,22 @@ def test_what_somebody_else_named_like_ours_is_refused_and_untouched(bare: Apart
         engine.start(engine.create_container(bare.base, ["sleep", "600"], name=kind)["Id"])
     with bare.nothing_left_over():
         error = bare.up(app, expect=1).error
-    assert error["code"] == "name_taken" and kind in error["message"] and error["hint"]
+    assert error["code"] == "name_taken" and kind in error["message"]
+    [command] = re.findall(r"(docker (?:rename|volume rm|network rm) [^,]+),", error["hint"])
+    on_it = {**os.environ, "DOCKER_HOST": bare.second.unix}
+    subprocess.run(shlex.split(command), env=on_it, check=True, capture_output=True, timeout=60)
+    assert bare.up(app).result["outcome"] == "live"
+
+
+def test_apps_that_are_live_keep_their_proxy_when_its_sidecar_is_gone(bare: Apart, app: Project):
+    """Nobody can be asked what is live: what runs is taken for it."""
+    bare.up(app)
+    bare.engine.remove_container("imm-sidecar", force=True)
+    assert bare.imm(app, "proxy", "status").result["apps"] == [app.name]
+    with bare.nothing_left_over():
+        assert bare.imm(app, "proxy", "down", expect=2).error["code"] == "apps_live"
+    assert bare.get("/version") == "1"
+    assert bare.imm(app, "proxy", "down", "--force").result["removed"] == ["imm-proxy", "imm-0-proxy"]
 
 
 def test_a_strangers_container_of_the_makers_name_is_refused_and_untouched(bare: Apart, app: Project):

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from immutable_local.sidecar.hands.ground import PROXY, STATE, dump, named, now, read_json, write_whole
+import os
+
+from immutable_local.sidecar.hands.ground import (
+    PROXY,
+    STATE,
+    Refusal,
+    dump,
+    named,
+    now,
+    read_json,
+    read_twice,
+    write_whole,
+)
 from immutable_local.sidecar.hands.ledger import ledger_read
 from immutable_local.sidecar.hands.locks import need
 from immutable_local.sidecar.hands.secrets import secret_list
@@ -15,11 +27,10 @@ if TYPE_CHECKING:
 def app_state(app: str) -> dict[str, Any]:
     """Everything that a deployment has to know before it begins, in one answer."""
     named(app)
-    live = PROXY / "apps" / app / "live"
     return {
-        "live": read_json(live / "release.json"),
-        "structure": read_json(PROXY / "apps" / app / "structure.json"),
-        "doing": read_json(STATE / "doing" / f"{app}.json"),
+        "live": _live(app),
+        "structure": _structure(app),
+        "doing": _doing(app),
         "origin": read_json(STATE / "origins" / f"{app}.json"),
         "secrets": secret_list(app),
         "ledger": ledger_read(app),
@@ -31,7 +42,7 @@ def structures() -> dict[str, Any]:
     found = {}
     folder = PROXY / "apps"
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        told = read_json(path / "structure.json")
+        told = _structure(path.name)
         if told is not None:
             found[path.name] = told
     return found
@@ -40,15 +51,51 @@ def structures() -> dict[str, Any]:
 def live_releases() -> dict[str, Any]:
     """Which release of each app is live."""
     folder = PROXY / "apps"
-    return {
-        path.name: read_json(path / "live" / "release.json")
-        for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
-    }
+    return {path.name: _live(path.name) for path in (sorted(folder.iterdir()) if folder.is_dir() else [])}
 
 
 def live_release(app: str) -> Any:
     """What is live of one app."""
-    return read_json(PROXY / "apps" / named(app) / "live" / "release.json")
+    return _live(named(app))
+
+
+def _live(app: str) -> Any:
+    """What is live of an app, None for nothing. Refused where something is, and nobody can read what.
+
+    Whoever took that for nothing would remove what traffic goes to.
+    """
+    link = PROXY / "apps" / app / "live"
+    seen = ""
+    while True:
+        try:
+            generation = os.readlink(link)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        path = link.parent / generation / "release.json"
+        told = read_twice(path)
+        if told is not None:
+            return told
+        # One that was live goes when another one is.
+        if generation == seen:
+            raise Refusal("broken_file", path=str(path), reason="it is gone")
+        seen = generation
+
+
+def _structure(app: str) -> Any:
+    """An app's routes, None where it has none. Refused where they are lost: a reload would take it off."""
+    path = PROXY / "apps" / app / "structure.json"
+    told = read_twice(path)
+    if told is None and (path.parent / "live").is_symlink():
+        raise Refusal("broken_file", path=str(path), reason="it is gone")
+    return told
+
+
+def _doing(app: str) -> Any:
+    """What somebody is at. That there was somebody is enough to put right what they left."""
+    try:
+        return read_json(STATE / "doing" / f"{app}.json")
+    except Refusal:
+        return {"command": "a command", "by": "somebody", "step": "a step that can't be read"}
 
 
 def doing_write(app: str, told: dict[str, Any]) -> None:

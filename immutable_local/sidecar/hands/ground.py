@@ -90,5 +90,32 @@ def read_json(path: pathlib.Path) -> Any:
         raise Refusal("broken_file", path=str(path), reason=str(broken)) from broken
 
 
+def write_twice(path: pathlib.Path, content: bytes) -> None:
+    """As `write_whole`, with a copy for `read_twice`, which goes to the disk when there is time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    copy_of(path).write_bytes(content)
+    write_whole(path, content)
+
+
+def read_twice(path: pathlib.Path) -> Any:
+    """What `write_twice` wrote, by its copy where a disk fault or a hand broke the file or took it away."""
+    broken = None
+    for each in (path, copy_of(path)):
+        try:
+            told = read_json(each)
+        except Refusal as refusal:
+            broken = broken or refusal
+            continue
+        if told is not None:
+            return told
+    if broken is not None:
+        raise broken
+    return None
+
+
+def copy_of(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f"{path.name}.copy")
+
+
 def dump(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -29,7 +29,8 @@ def ledger_read(app: str) -> list[dict[str, Any]]:
     folder = STATE / "ledger" / named(app)
     records = []
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-        if not name[:8].isdigit():
+        # What somebody gave another name is no record any more.
+        if not (name[:8].isdigit() and name.endswith(".json")):
             continue
         # Each command reads them all: with a buffer and a Path for each of them it takes half as long again.
         with open(f"{folder}/{name}", "rb", buffering=0) as file:

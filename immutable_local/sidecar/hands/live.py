@@ -14,7 +14,7 @@ from immutable_local.sidecar.hands.ground import (
     now,
     remove_folder,
     sync_folder,
-    write_whole,
+    write_twice,
 )
 from immutable_local.sidecar.hands.locks import need
 
@@ -55,7 +55,7 @@ def _point(
         path.mkdir()
         for flag in flags:
             (path / named(flag)).touch()
-        write_whole(path / "release.json", dump(release))
+        write_twice(path / "release.json", dump(release))
     except OSError:
         remove_folder(path)
         raise
@@ -92,7 +92,7 @@ def unpoint(app: str, folder: str = "", files: list[str] | None = None) -> None:
 def structure_write(app: str, told: dict[str, Any]) -> None:
     need(f"app-{app}")
     need("host")
-    write_whole(PROXY / "apps" / named(app) / "structure.json", dump(told))
+    write_twice(PROXY / "apps" / named(app) / "structure.json", dump(told))
 
 
 def app_remove(app: str) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import pathlib
 
-from immutable_local.sidecar.hands.ground import STATE, dump, named, now, read_json, write_whole
+from immutable_local.sidecar.hands.ground import STATE, Refusal, dump, named, now, read_json, write_whole
 from immutable_local.sidecar.hands.locks import need
 
 TYPE_CHECKING = False
@@ -21,7 +21,11 @@ def secret_path(app: str, name: str) -> pathlib.Path:
 def secret_set(app: str, name: str, value: str) -> bool:
     """Keep a secret; returns whether it changed. Its version says that it changed, nothing of what it is."""
     need(f"app-{app}")
-    before = read_json(secret_path(app, name))
+    try:
+        before = read_json(secret_path(app, name))
+    except Refusal:
+        # A new value mends it.
+        before = None
     if before is not None and before["value"] == value:
         return False
     version = hashlib.sha256(os.urandom(16)).hexdigest()[:12]

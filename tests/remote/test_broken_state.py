@@ -1,0 +1,108 @@
+"""Each file of imm's state broken on a host of its own: the hint, followed to the letter, helps."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import pytest
+
+from tests.host import Project
+from tests.remote.conftest import Apart
+
+pytestmark = pytest.mark.engine
+SPOIL = """\
+import glob, pathlib, sys
+for path in [each for pattern in sys.argv[1:] for each in glob.glob(pattern)]:
+    pathlib.Path(path).write_text("broken")
+    print(path)
+"""
+
+
+def spoil(host: Apart, *patterns: str) -> None:
+    assert host.printed("imm-sidecar", "python3", "-c", SPOIL, *patterns)
+
+
+def refused(host: Apart, app: Project, *words: str) -> dict[str, Any]:
+    error = host.imm(app, *words, expect=1).error
+    assert error["code"] == "broken_state"
+    return error
+
+
+def follow(host: Apart, error: dict[str, Any]) -> None:
+    """Type the command that the hint names."""
+    [command] = re.findall(r"docker exec imm-sidecar ([^,;]+)", error["hint"])
+    assert host.execute("imm-sidecar", *shlex.split(command)) == (0, "")
+
+
+def test_what_is_broken_once_is_no_matter(bare: Apart, app: Project):
+    """Routes, what is live, and who was at work: every command goes on, and what was live stays live."""
+    other = bare.project()
+    bare.up(app)
+    bare.up(other)
+    home = f"/imm/proxy/data/apps/{app.name}"
+    spoil(bare, f"{home}/structure.json", f"{home}/live/release.json")
+    assert bare.up(other.version("2", domains=["new.localhost"])).result["outcome"] == "live"
+    assert (bare.get("/version", app), bare.running(app)) == ("1", [f"{app.name}-web-1-green-1"])
+    assert bare.status(app)["live"]["release"] == 1
+    assert bare.up(app.version("2", domains=["newer.localhost"])).result["previous"] == 1
+    assert bare.get("/version", domain="newer.localhost") == "2"
+
+
+def test_a_broken_record_moved_as_the_hint_says_is_missing_and_nothing_else(bare: Apart, app: Project):
+    """Also the one that announced a release: it can still be reverted to."""
+    bare.up(app)
+    bare.up(app.version("2"))
+    for number in (1, 4):
+        spoil(bare, f"/imm/state/data/ledger/{app.name}/{number:08d}-*")
+        for words in (["history"], ["status"], ["up"], ["revert"], ["down"]):
+            error = refused(bare, app, *words)
+        follow(bare, error)
+        assert bare.up(app).result["outcome"] == "unchanged"
+        assert bare.get("/version", app) == "2"
+    told = [(each["event"], each["release"]) for each in bare.history(app)]
+    assert told == [("went_live", 1), ("sealed", 2), ("went_live", 2)]
+    assert bare.revert(app).result["release"] == 1
+
+
+def test_a_broken_secret_is_mended_by_a_new_value(bare: Apart, app: Project):
+    bare.imm(app, "secret", "set", "TOKEN", told="one")
+    bare.up(app.version("1", secrets=["TOKEN"]))
+    spoil(bare, f"/imm/state/data/secrets/{app.name}/TOKEN")
+    error = refused(bare, app, "up")
+    assert error["hint"].startswith("imm secret set TOKEN")
+    bare.imm(app, "secret", "set", "TOKEN", told="two")
+    assert [each["name"] for each in bare.imm(app, "secret", "list").result] == ["TOKEN"]
+    assert bare.up(app).result["outcome"] == "live"
+    assert bare.get("/read?/run/secrets/TOKEN", app).endswith(" two")
+
+
+def test_a_broken_origin_moved_away_is_noted_anew(bare: Apart, app: Project):
+    bare.up(app)
+    spoil(bare, f"/imm/state/data/origins/{app.name}.json")
+    follow(bare, refused(bare, app, "up"))
+    assert bare.up(app.version("2")).result["previous"] == 1
+    assert bare.execute("imm-sidecar", "test", "-s", f"/imm/state/data/origins/{app.name}.json")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["structure.json", "live/release.json"])
+def test_an_app_whose_state_is_broken_for_good_comes_back_as_the_hint_says(
+    bare: Apart, app: Project, name: str
+):
+    """Until then nobody takes it off, and what it answers stays as it is; the other app never notices."""
+    other = bare.project()
+    bare.up(app)
+    bare.up(other)
+    spoil(bare, f"/imm/proxy/data/apps/{app.name}/{name}*")
+    error = refused(bare, app, "up")
+    if name == "structure.json":
+        assert refused(bare, other.version("2", domains=["new.localhost"]), "up") == error | {
+            "still": "release 1 is still live"
+        }
+    assert (bare.get("/version", app), bare.running(app)) == ("1", [f"{app.name}-web-1-green-1"])
+    follow(bare, error)
+    assert bare.up(app).result["outcome"] == "live"
+    assert (bare.get("/version", app), bare.get("/version", other)) == ("1", "1")
+    assert bare.up(other.version("2")).result["outcome"] == "live"
+    assert [each["event"] for each in bare.history(app)].count("sealed") == 1
