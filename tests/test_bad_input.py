@@ -41,6 +41,7 @@ def test_bad_input_must_be_refused_by_its_key_and_line(case: Path, folder: Path)
     assert error.hint
     assert all("); " in detail and not detail.endswith("; ") for detail in error.details)
     assert error.message.isprintable()
+    assert error.hint.isprintable()
     assert len(error.message) < 1000
     assert sorted(folder.iterdir()) == before
 

@@ -785,6 +785,7 @@ def read_or_refused(path: Path) -> None:
         told = read(path)
     except ConfigError as refused:
         assert refused.message.isprintable()
+        assert refused.hint.isprintable()
         assert all(detail.isprintable() for detail in refused.details)
     else:
         assert from_json(to_json(told)) == told
