@@ -131,7 +131,9 @@ def init() -> None:
     if asked.json:
         _print_json({"file": str(path)})
     else:
-        print(f"wrote {path}:\n\n{text}\nnext: imm up")
+        from immutable_local.render import visible
+
+        print(f"wrote {visible(str(path))}:\n\n{text}\nnext: imm up")
 
 
 @cli.command(epilog=GLOBAL_OPTIONS)
@@ -353,7 +355,7 @@ def run() -> None:
 def doctor() -> None:
     """Is everything there that imm needs, and what to do if not."""
     from immutable_local.doctor import examine
-    from immutable_local.render import Terminal
+    from immutable_local.render import Terminal, visible
 
     findings = examine()
     if asked.json:
@@ -362,7 +364,7 @@ def doctor() -> None:
         terminal = Terminal(color=asked.color, stream=sys.stdout)
         for finding in findings:
             mark = terminal.paint("ok", "32") if finding.ok else terminal.paint("no", "31;1")
-            print(f"{mark}  {finding.what}: {finding.found}")
+            print(f"{mark}  {finding.what}: {visible(finding.found)}")
             if finding.hint and not finding.ok:
                 print(f"    next: {finding.hint}")
     if not all(finding.ok for finding in findings):

@@ -378,6 +378,22 @@ def test_what_is_typed_is_shown_short_and_without_what_a_terminal_would_obey(wor
     assert len(complained) < 400
 
 
+def test_a_file_that_is_named_oddly_is_written_and_shown_without_what_a_terminal_would_obey(folder: Path):
+    code, said, _ = typed(["init", "-f", "\x1b[31mX.toml"], folder)
+    assert code == 0 and (folder / "\x1b[31mX.toml").exists()
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_an_engine_that_is_named_oddly_is_shown_without_what_a_terminal_would_obey(
+    command: str, folder: Path
+):
+    done = imm([command], folder, environment={"DOCKER_HOST": "tcp://\x1b[31mX\x9b31m\u202e"})
+    assert done.returncode == 4
+    assert not {"\x1b", "\x9b", "\u202e"} & set(done.stdout + done.stderr)
+    assert "X" in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("number", ["0", "-1", "1_0", "9" * 30, "", "1.0", "x"])
 def test_what_is_no_releases_number_is_refused_at_once(number: str, folder: Path):
     for words in (["revert", "--", number], ["logs", f"--release={number}"]):
