@@ -316,7 +316,7 @@ class Engine:
                 raise
             if refused.status == 409:
                 # Its removal is already under way.
-                until(lambda: True if self.find(container) is None else None, REMOVED_SECONDS, pause=0.02)
+                until(lambda: self.find(container) is None, REMOVED_SECONDS, pause=0.02)
 
     def put(self, container: str, folder: str, files: Sequence[tuple[tarfile.TarInfo, bytes]]) -> None:
         """Write files into a container's folder; in one that never started this reaches its volumes too."""

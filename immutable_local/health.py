@@ -103,9 +103,9 @@ class Command:
                 self.late.append(late.execution)
         return {"code": None, "seconds": self.seconds}
 
-    def _has_room(self) -> bool | None:
+    def _has_room(self) -> bool:
         self.late = [each for each in self.late if self.engine.still_runs(each)]
-        return len(self.late) < LATE_AT_MOST or None
+        return len(self.late) < LATE_AT_MOST
 
 
 @dataclass

@@ -241,7 +241,7 @@ def _settled(engine: Engine, found: dict[str, Container]) -> dict[str, Container
     if "next" in found and runs(found.get("proxy")):
         # The engine goes on stopping what it was asked to stop: what will run is known when that is over.
         until(
-            lambda: True if not runs(find(engine).get("proxy")) else None,
+            lambda: not runs(find(engine).get("proxy")),
             LEAVING_SECONDS + STOPPED_SECONDS,
             pause=0.05,
         )

@@ -9,14 +9,14 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T | None], seconds: float, pause: float) -> T | None:
-    """Ask until the answer isn't None, `seconds` at most, with `pause` seconds between; the last answer."""
+    """Ask until the answer is true, with `pause` seconds between; it, or None after `seconds`."""
     # Most commands wait for nothing, and this costs each of them 5 ms.
     from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
     retrying = Retrying(
         stop=stop_after_delay(seconds),
         wait=wait_fixed(pause),
-        retry=retry_if_result(lambda answer: answer is None),
+        retry=retry_if_result(lambda answer: not answer),
     )
     try:
         return retrying(condition)

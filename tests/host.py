@@ -251,7 +251,7 @@ class Host:
             )
             running = Running(process, Path(output.name))
             try:
-                until(lambda: True if running.has_begun(step) else None, COMMAND_SECONDS, pause=0.01)
+                until(lambda: running.has_begun(step), COMMAND_SECONDS, pause=0.01)
                 assert running.has_begun(step), running.ends()
                 yield running
             finally:
@@ -363,7 +363,7 @@ class Host:
         """What the engine holds is the same after as before."""
         before = self.holdings()
         yield
-        until(lambda: True if self.holdings() == before else None, SETTLE_SECONDS, pause=0.2)
+        until(lambda: self.holdings() == before, SETTLE_SECONDS, pause=0.2)
         assert self.holdings() ^ before == set()
 
     # The end

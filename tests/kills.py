@@ -225,8 +225,8 @@ class Command:
         libraries = Path(f"/proc/{self.process.pid}/maps")
         # Nothing that Python itself begins with needs it.
 
-        def at_work() -> bool | None:
-            return True if self.process.poll() is not None or "_socket" in libraries.read_text() else None
+        def at_work() -> bool:
+            return self.process.poll() is not None or "_socket" in libraries.read_text()
 
         assert until(at_work, COMMAND_SECONDS, pause=0.005), self
 
@@ -311,9 +311,7 @@ def kill_guards(host: Host, project: Project) -> None:
 
 def wait_for_guards(host: Host, project: Project) -> None:
     """Those whose command was killed end by themselves."""
-    assert until(lambda: True if not guards(host, project) else None, GUARD_SECONDS, pause=0.02), guards(
-        host, project
-    )
+    assert until(lambda: not guards(host, project), GUARD_SECONDS, pause=0.02), guards(host, project)
 
 
 def struck(

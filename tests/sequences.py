@@ -383,7 +383,7 @@ class Sequence(RuleBasedStateMachine):
         if crash:
             self.crash(name)
             # Started again it still has to boot, and the next command has nothing to do.
-            assert until(lambda: self.all_healthy() or None, BACK_SECONDS, pause=0.1), f"{name} isn't healthy"
+            assert until(self.all_healthy, BACK_SECONDS, pause=0.1), f"{name} isn't healthy"
         else:
             self.host.engine.kill(name)
         self.heal(replaced=not crash)
@@ -432,10 +432,9 @@ class Sequence(RuleBasedStateMachine):
         before = self.host.inspect(name)
         os.kill(before["State"]["Pid"], signal.SIGKILL)
 
-        def back() -> bool | None:
+        def back() -> bool:
             now = self.host.inspect(name)
-            again = now["State"]["Running"] and now["State"]["StartedAt"] != before["State"]["StartedAt"]
-            return True if again else None
+            return now["State"]["Running"] and now["State"]["StartedAt"] != before["State"]["StartedAt"]
 
         assert until(back, BACK_SECONDS, pause=0.05), f"{name} did not come back"
 

@@ -142,7 +142,7 @@ def test_a_session_that_ended_since_is_begun_anew(configured: Path, monkeypatch:
         reached = early.reach()
         assert reached is not None and reached.session is not None
         session = reached.session
-        assert until(lambda: session.ended or None, 10.0, pause=0.01)
+        assert until(lambda: session.ended, 10.0, pause=0.01)
     assert not reached.is_of("unix:///another.sock")
     assert reached.is_of(f"unix://{configured / 'some.sock'}")
 

@@ -208,11 +208,11 @@ def test_a_mistake_in_imm_toml_is_told_before_an_engine_that_cannot_be_reached(c
     assert (done.returncode, told["error"]["code"], told["app"]) == (4, "engine_unreachable", "shop")
 
 
-def listens_to(process: int, which: signal.Signals) -> bool | None:
-    """Whether a process has a handler of its own for a signal: True, or None for not yet."""
+def listens_to(process: int, which: signal.Signals) -> bool:
+    """Whether a process has a handler of its own for a signal."""
     told = Path(f"/proc/{process}/status").read_text()
     caught = int(re.search(r"^SigCgt:\t([0-9a-f]+)$", told, re.MULTILINE)[1], 16)
-    return bool(caught >> (which - 1) & 1) or None
+    return bool(caught >> (which - 1) & 1)
 
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM], ids=lambda which: which.name)

@@ -80,7 +80,7 @@ class TestTheProcess:
     def test_a_command_that_was_killed_needs_it(self, tmp_path: Path):
         killed = Guarded(tmp_path, "killed")
         assert killed.process.wait(PATIENCE_SECONDS) == -Signals.SIGKILL
-        assert until(lambda: killed.note.exists() or None, PATIENCE_SECONDS, pause=0.02)
+        assert until(killed.note.exists, PATIENCE_SECONDS, pause=0.02)
 
     @pytest.mark.parametrize("way", ["ending", "failing", "interrupted"])
     def test_a_command_that_ends_by_itself_takes_it_along(self, tmp_path: Path, way: str):
@@ -94,11 +94,11 @@ class TestTheProcess:
         """Nobody acts beside it; killed after all, it needs its guard."""
         frozen = Guarded(tmp_path, "frozen")
         os.waitid(os.P_PID, frozen.process.pid, os.WSTOPPED | os.WNOWAIT)
-        assert until(lambda: frozen.guards() == ["S"] or None, PATIENCE_SECONDS, pause=0.02), frozen.guards()
+        assert until(lambda: frozen.guards() == ["S"], PATIENCE_SECONDS, pause=0.02), frozen.guards()
         assert not frozen.note.exists()
         frozen.process.kill()
         frozen.process.wait(PATIENCE_SECONDS)
-        assert until(lambda: frozen.note.exists() or None, PATIENCE_SECONDS, pause=0.02)
+        assert until(frozen.note.exists, PATIENCE_SECONDS, pause=0.02)
 
     def test_what_kills_the_whole_process_group_leaves_it(self, tmp_path: Path):
         """As `timeout -s KILL` does, and a terminal that is closed."""
@@ -106,7 +106,7 @@ class TestTheProcess:
         os.waitid(os.P_PID, frozen.process.pid, os.WSTOPPED | os.WNOWAIT)
         os.killpg(frozen.process.pid, signal.SIGKILL)
         frozen.process.wait(PATIENCE_SECONDS)
-        assert until(lambda: frozen.note.exists() or None, PATIENCE_SECONDS, pause=0.02)
+        assert until(frozen.note.exists, PATIENCE_SECONDS, pause=0.02)
 
     def test_where_none_can_be_started_the_command_goes_on_and_says_so(self, monkeypatch: pytest.MonkeyPatch):
         """Here the kernel refuses it: its arguments are too long."""
@@ -172,9 +172,7 @@ def test_the_next_command_is_not_refused_for_a_guard_that_is_at_work(shared: Hos
         assert running.begun("start"), running
         running.send(Signals.SIGKILL)
         running.ended(unguarded=False)
-    assert until(
-        lambda: holder(shared, app).get("command") == "recovery" or None, PATIENCE_SECONDS, pause=0.02
-    )
+    assert until(lambda: holder(shared, app).get("command") == "recovery", PATIENCE_SECONDS, pause=0.02)
     assert shared.imm(app, "prune").code == 0
     check(shared, app, slow, "old")
 
@@ -199,7 +197,7 @@ def test_a_guard_that_comes_second_changes_nothing(shared: Host):
             holdings = shared.holdings()
             os.kill(late, signal.SIGCONT)
             # The one that watches swept while requests waited, and has a guard of its own.
-            assert until(lambda: late not in guards(shared, app) or None, PATIENCE_SECONDS, pause=0.02)
+            assert until(lambda: late not in guards(shared, app), PATIENCE_SECONDS, pause=0.02)
             assert (len(both), shared.running(app)) == (2, both)
             assert {**look(shared, app), "waited": 0} == before
             assert shared.holdings() == holdings

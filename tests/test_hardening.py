@@ -516,7 +516,7 @@ class TestFromInside:
         with forwarding(shared, between, f"imm-app-{app.name}") as other:
             send("imm-proxy", 3)
             send(other, 1)
-            until(lambda: True if arrived() > before else None, 10, pause=0.05)
+            until(lambda: arrived() > before, 10, pause=0.05)
         assert arrived() == before + 1
         # The sidecar shares the proxy's network.
         assert shared.printed("imm-sidecar", "cat", "/proc/sys/net/ipv4/ip_forward") == "0\n"

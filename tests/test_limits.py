@@ -44,7 +44,7 @@ def test_a_flip_waits_for_a_worker_that_lost_its_processor(shared: Host):
         os.kill(each, signal.SIGSTOP)
     try:
         with shared.begun(app.version("2"), "up", step="flip") as running:
-            assert until(lambda: True if running.has_begun("record") else None, 2.0, pause=0.05) is None
+            assert until(lambda: running.has_begun("record"), 2.0, pause=0.05) is None
             for each in workers[1:]:
                 os.kill(each, signal.SIGCONT)
             assert running.ends().result["outcome"] == "live"

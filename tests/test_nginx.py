@@ -351,8 +351,8 @@ def test_a_reload_that_is_still_under_way_does_not_win_over_the_one_that_was_ask
         before = ready.engine.processes("imm-proxy", "worker process")
         assert host.ask("/version", app).status == 200
 
-        def replaced() -> bool | None:
-            return True if not before & ready.engine.processes("imm-proxy", "worker process") else None
+        def replaced() -> bool:
+            return not before & ready.engine.processes("imm-proxy", "worker process")
 
         # Whoever is asked for later is there by then: nobody comes after the workers that there are now.
         assert until(replaced, SLOW_SECONDS, pause=0.1) is None

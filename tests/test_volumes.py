@@ -152,10 +152,10 @@ class TestOneWriter:
         [old] = host.running(app)
         app.version("2", command=["python3", "-c", "raise SystemExit(7)"])
         with host.begun(app, "up", step="check_health") as running:
-            assert until(lambda: True if old in host.running(app) else None, 30, pause=0.02)
+            assert until(lambda: old in host.running(app), 30, pause=0.02)
             running.interrupt()
             running.ends(1)
-        assert until(lambda: True if host.ask("/version").status == 200 else None, 30, pause=0.1)
+        assert until(lambda: host.ask("/version").status == 200, 30, pause=0.1)
         assert host.get("/version") == "1"
         assert host.running(app) == [old]
 

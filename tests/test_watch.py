@@ -107,7 +107,7 @@ class TestOnAHost:
     def test_a_release_whose_errors_rise_goes(self, shared: Host, healthy: Project):
         """As the proxy counts them, in the time of a flip, and no request is lost by going back."""
         with shared.begun(healthy.version("erring", behave="erring"), "up", step="watch") as running:
-            until(lambda: True if shared.ask("/version", healthy).status == 200 else None, 30.0, pause=0.02)
+            until(lambda: shared.ask("/version", healthy).status == 200, 30.0, pause=0.02)
             outcome = running.ends(1)
         went_back(shared, healthy, outcome, "5xx")
 

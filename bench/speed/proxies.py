@@ -110,7 +110,7 @@ def _beside(
         asked = [(alone, "alone"), ("imm-proxy", project.name)]
         targets = [(address(container), f"{host}.localhost") for container, host in asked]
         for target in targets:
-            if until(partial(_answers, engine, *target), READY_SECONDS, pause=0.05) is None:
+            if not until(partial(_answers, engine, *target), READY_SECONDS, pause=0.05):
                 raise BenchFailed(f"{target[0]} does not answer for {target[1]}")
             _wrk(engine, script, *target, 1)
         samples = [[_wrk(engine, script, *target, seconds) for target in targets] for _ in range(times)]
@@ -171,15 +171,15 @@ def _plain(kind: str, backend: str) -> tuple[list[str], Mapping[str, str]]:
     return ["sh", "-c", start], {"CONFIGURATION": json.dumps({"http": routes})}
 
 
-def _answers(engine: SecondEngine, address: str, host: str) -> bool | None:
-    """Whether the app answers there already: True, or None for not yet."""
+def _answers(engine: SecondEngine, address: str, host: str) -> bool:
+    """Whether the app answers there already."""
 
-    def ask() -> bool | None:
+    def ask() -> bool:
         connection = http.client.HTTPConnection(address, PORT, timeout=1)
         with suppress(OSError, http.client.HTTPException):
             connection.request("GET", "/", headers={"Host": host})
-            return connection.getresponse().status == 200 or None
-        return None
+            return connection.getresponse().status == 200
+        return False
 
     return engine.enter(ask)
 

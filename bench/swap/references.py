@@ -154,15 +154,15 @@ def _stage(place: Place) -> Iterator[_Stage]:
 def _answering(place: Place) -> None:
     """Return when the reference answers."""
 
-    def answers() -> bool | None:
+    def answers() -> bool:
         connection = place.apart.connection(PORT)
         try:
             connection.request("GET", "/version")
-            return True if connection.getresponse().status == 200 else None
+            return connection.getresponse().status == 200
         except (OSError, http.client.HTTPException):
-            return None
+            return False
         finally:
             connection.close()
 
-    if until(answers, START_SECONDS, pause=0.02) is None:
+    if not until(answers, START_SECONDS, pause=0.02):
         raise TimeoutError(f"nothing answers on port {PORT} after {START_SECONDS:.0f} s")

@@ -37,7 +37,7 @@ def test_a_release_that_fails_its_requests_goes_back_to_the_one_before(place: Pl
     """By the proxy's own counts, in the time of a flip."""
     with place.begun(watched.version("failing"), "up", step="watch") as running:
         assert place.told("/refuse", watched)["version"] == "failing"
-        until(lambda: place.ask("/version", watched).status == 200 or None, 30.0, pause=0.01)
+        until(lambda: place.ask("/version", watched).status == 200, 30.0, pause=0.01)
         error = running.ends(1).error
     assert error["code"] == "flipped_back"
     assert "5xx" in error["message"]
@@ -52,7 +52,7 @@ def test_what_two_releases_answer_is_told_for_as_long_as_a_drain_lasts(place: Pl
     streaming.request("GET", "/events?count=6&interval=1", headers={"Host": watched.domain})
     stream = streaming.getresponse()
     with place.begun(watched.version("next"), "up", step="drain") as running, Clients(place, watched):
-        told = until(lambda: place.status(watched)["traffic"] or None, 10.0, pause=0.1)
+        told = until(lambda: place.status(watched)["traffic"], 10.0, pause=0.1)
         assert told is not None
         assert stream.read().count(b"id: ") == 6
         result = running.ends().result

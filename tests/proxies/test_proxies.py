@@ -449,7 +449,7 @@ class TestHold:
         place.up(app)
         with place.begun(app.version("2"), "up", step="start") as running, ThreadPoolExecutor(8) as threads:
             asking = [threads.submit(place.ask, "/version", app) for _ in range(8)]
-            until(lambda: sum(each.done() for each in asking) == 5 or None, 10, pause=0.01)
+            until(lambda: sum(each.done() for each in asking) == 5, 10, pause=0.01)
             early = [each.result() for each in asking if each.done()]
             running.ends()
             late = [each.result() for each in asking]

@@ -123,14 +123,14 @@ class Scene:
         """Without a command: what is live answers, as a client outside would see it."""
         last: object = None
 
-        def answers() -> bool | None:
+        def answers() -> bool:
             nonlocal last
             try:
                 last = answer = self.host.ask("/version", self.app)
             except OSError as failed:
                 last = failed
-                return None
-            return True if answer.status == 200 and answer.text in versions else None
+                return False
+            return answer.status == 200 and answer.text in versions
 
         assert until(answers, RETURN_SECONDS, pause=0.05), f"{last}, not {versions}"
 
@@ -226,9 +226,9 @@ def tasks(host: Apart) -> list[str]:
     return [f"{each['Names'][0]} {each['State']}" for each in found]
 
 
-def no_task_stays(host: Apart) -> bool | None:
+def no_task_stays(host: Apart) -> bool:
     """The engine removes by itself what has ended: a command that is over may have left it to that."""
-    return until(lambda: True if not tasks(host) else None, ABANDONED_SECONDS, pause=0.1)
+    return bool(until(lambda: not tasks(host), ABANDONED_SECONDS, pause=0.1))
 
 
 def host_is_right(host: Apart, app: Project) -> None:
@@ -236,12 +236,12 @@ def host_is_right(host: Apart, app: Project) -> None:
     check(host, app, live_number(look(host, app)), "1")
     assert proxies(host) == ["imm-proxy", "imm-sidecar"]
 
-    def swept() -> bool | None:
+    def swept() -> bool:
         if not tasks(host):
             return True
         # One that never started is known by its age.
         host.up(app)
-        return None
+        return False
 
     assert until(swept, ABANDONED_SECONDS + 10, pause=1.0), tasks(host)
 

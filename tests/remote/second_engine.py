@@ -115,7 +115,7 @@ class SecondEngine:
         }
         (self.folder / "dockerd.json").write_text(json.dumps(told))
         self._dockerd = self._inside("dockerd", "dockerd", "--config-file", f"{self.folder}/dockerd.json")
-        if until(self._answers, START_SECONDS, pause=0.05) is None:
+        if not until(self._answers, START_SECONDS, pause=0.05):
             raise AssertionError(f"dockerd does not answer: {_last_lines(self.folder / 'dockerd.log')}")
 
     def stop(self) -> None:
@@ -213,7 +213,7 @@ class SecondEngine:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         sshd = _which("sshd") or "sshd"
         self._sshd = self._inside("sshd", sshd, "-D", "-e", "-f", f"{self.folder}/sshd_config")
-        if until(self._ssh_answers, START_SECONDS, pause=0.05) is None:
+        if not until(self._ssh_answers, START_SECONDS, pause=0.05):
             raise AssertionError(f"sshd does not answer: {_last_lines(self.folder / 'sshd.log')}")
         # ssh reads the configuration of the user whom the password file names, whatever HOME says.
         wrapper = self.folder / "bin" / "ssh"
@@ -298,20 +298,20 @@ class SecondEngine:
                 check=True,
             )
 
-    def _answers(self) -> bool | None:
+    def _answers(self) -> bool:
         assert self._dockerd is not None and self._dockerd.poll() is None, _last_lines(
             self.folder / "dockerd.log"
         )
         try:
-            return True if self.client.ping() else None
+            return bool(self.client.ping())
         except docker.errors.DockerException:
-            return None
+            return False
 
-    def _ssh_answers(self) -> bool | None:
+    def _ssh_answers(self) -> bool:
         try:
             socket.create_connection((self.address, SSH_PORT), timeout=1).close()
         except OSError:
-            return None
+            return False
         return True
 
 
@@ -324,7 +324,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock = self.engine.enter(lambda: socket.create_connection((self.host, self.port), self.timeout))
 
 
-def _without_containers(client: Any) -> bool | None:
+def _without_containers(client: Any) -> bool:
     """Remove what is there. One of a moment goes by itself meanwhile: it is gone already, or just going."""
 
     def remove(container: str) -> None:
@@ -336,7 +336,7 @@ def _without_containers(client: Any) -> bool | None:
 
     with ThreadPoolExecutor(8) as beside:
         list(beside.map(remove, [each["Id"] for each in client.containers(all=True)]))
-    return None if client.containers(all=True) else True
+    return not client.containers(all=True)
 
 
 # What is left when nothing ended in order
@@ -364,12 +364,12 @@ def _remove(name: str, folder: Path) -> None:
 def _kill_all(name: str, folder: Path) -> None:
     """dockerd, containerd, sshd and what they started; until none is left, as they go on starting others."""
 
-    def none_left() -> bool | None:
+    def none_left() -> bool:
         found = _processes(name, folder)
         for pid in found:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        return None if found else True
+        return not found
 
     assert until(none_left, STOP_SECONDS, pause=0.02), (
         f"processes of {name} don't end: {_processes(name, folder)}"

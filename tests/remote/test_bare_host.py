@@ -179,7 +179,7 @@ def test_what_is_live_comes_back_with_the_engine(bare: Apart, app: Project, end:
     getattr(bare.second, end)()
     bare.second.start()
     _answers_again(bare, "1")
-    assert until(lambda: bare.running() == before or None, RETURN_SECONDS, pause=0.1), bare.running()
+    assert until(lambda: bare.running() == before, RETURN_SECONDS, pause=0.1), bare.running()
     unchanged = bare.up(app).result
     assert (unchanged["outcome"], unchanged["release"]) == ("unchanged", 1)
     assert bare.running() == before
@@ -276,15 +276,15 @@ def _answers_again(host: Apart, version: str) -> None:
     """Wait until the app answers, as a client outside would."""
     last: object = None
 
-    def answers() -> bool | None:
+    def answers() -> bool:
         nonlocal last
         try:
             answer = host.ask("/version")
         except OSError as failed:
             last = failed
-            return None
+            return False
         last = answer
-        return True if (answer.status, answer.text) == (200, version) else None
+        return (answer.status, answer.text) == (200, version)
 
     began = time.monotonic()
     assert until(answers, RETURN_SECONDS, pause=0.05), f"after {time.monotonic() - began:.0f} s: {last}"

@@ -147,12 +147,12 @@ def test_a_fault_while_one_writer_is_replaced_tells_clients_to_come_again(alone:
     def strike(scene: Scene) -> None:
         fault.strike(scene)
 
-        def answers() -> bool | None:
+        def answers() -> bool:
             try:
                 answer = scene.host.ask("/version", scene.app)
             except OSError:
                 # The proxy itself is just coming back.
-                return None
+                return False
             statuses.add((answer.status, "retry-after" in answer.headers))
             return True
 

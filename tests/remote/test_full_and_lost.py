@@ -60,7 +60,7 @@ class TestFullDisk:
         def fill_when_flipped(each: Scene) -> None:
             link = each.inside("imm-sidecar", f"/imm/proxy/data/apps/{each.app.name}/live")
             before = os.readlink(link)
-            assert until(lambda: True if os.readlink(link) != before else None, RETURN_SECONDS, pause=0.0005)
+            assert until(lambda: os.readlink(link) != before, RETURN_SECONDS, pause=0.0005)
             each.fill(0)
 
         was = small.live

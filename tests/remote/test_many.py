@@ -77,9 +77,9 @@ def test_commands_that_meet_a_proxy_that_is_just_back_from_a_crash_all_get_throu
     crashed = bare.inspect("imm-proxy")["State"]
     os.kill(crashed["Pid"], signal.SIGKILL)
 
-    def back() -> bool | None:
+    def back() -> bool:
         state = bare.inspect("imm-proxy")["State"]
-        return True if state["Running"] and state["Pid"] not in (0, crashed["Pid"]) else None
+        return state["Running"] and state["Pid"] not in (0, crashed["Pid"])
 
     assert until(back, PATIENCE_SECONDS, pause=0.05)
     ended = at_once(bare, [(each, ["up"]) for each in apps])

@@ -123,7 +123,7 @@ def test_a_killed_client_leaves_neither_its_lock_nor_its_connection(remote: Apar
     with remote.begun(app, "up", step="check_health") as running:
         running.process.kill()
         running.process.wait()
-    assert until(lambda: remote.second.ssh_sessions() == 0 or None, GONE_SECONDS, pause=0.05), "ssh goes on"
+    assert until(lambda: remote.second.ssh_sessions() == 0, GONE_SECONDS, pause=0.05), "ssh goes on"
     again = remote.up(app.version("3", environment={}), "--wait", "20s").result
     assert (again["outcome"], again["previous"]) == ("live", 1)
     assert remote.get("/version", app) == "3"
