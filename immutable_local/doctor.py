@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from immutable_local.errors import EngineError, ImmError
+from immutable_local.errors import ImmError
 
 LEAST_FREE_BYTES = 1024**3
 OLDEST_API = (1, 41)
@@ -30,7 +30,7 @@ def examine() -> list[Finding]:
     try:
         engine = connect()
         version = engine.version()
-    except EngineError as failed:
+    except ImmError as failed:
         return [Finding("engine", False, failed.message, failed.hint, failed.exit_code)]
     return [*_engine(version, engine.named), *_builder(), *_host(engine)]
 

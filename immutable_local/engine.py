@@ -27,6 +27,7 @@ from typing import Any
 import docker
 import requests
 import urllib3
+from docker.auth import load_config
 from docker.credentials import StoreError
 from docker.types import Mount as DockerMount
 
@@ -171,9 +172,10 @@ def connect(api: str | None = None) -> Engine:
     """The engine that DOCKER_HOST or the current docker context names, reached.
 
     `api` is the version of the API that it speaks, where it was asked already. Raises EngineError when it
-    can't be reached or refuses this user.
+    can't be reached or refuses this user, CredentialsError when docker's config makes no sense.
     """
     host, tls = _named()
+    _read_credentials()
     local = host
     if host.startswith("ssh://"):
         from immutable_local import tunnel
@@ -829,6 +831,18 @@ def _unreachable(failed: Exception, host: str = "") -> EngineError:
         hint="start Docker, or say where it is with DOCKER_HOST or docker context use;"
         " imm doctor looks closer",
     )
+
+
+def _read_credentials() -> None:
+    """The SDK reads them for each client, and would fail as if it were the engine's fault."""
+    try:
+        load_config()
+    except (docker.errors.InvalidConfigFile, ValueError, AttributeError, TypeError) as broken:
+        raise CredentialsError(
+            f"docker's config.json can't be understood: {broken}",
+            still="nothing was touched",
+            hint="correct auths in it, or remove them and log in again with docker login",
+        ) from broken
 
 
 def _without_credentials(verb: str, why: Exception) -> CredentialsError:

@@ -7,7 +7,7 @@
     │   └── HostLocked           3  another command changes the proxy's routes, and doesn't end
     ├── EngineError              4  the engine cannot be reached, or refuses this user
     ├── EngineRefused            1  the engine answers, and said no to one request
-    ├── CredentialsError         1  docker's credentials for a registry could not be read on this machine
+    ├── CredentialsError         1  docker's credentials for registries can't be read on this machine
     ├── BuildFailed              1  the image could not be built
     ├── Unhealthy                1  the new release did not become healthy
     ├── FlippedBack              1  the new release went wrong while it was watched; the old one is live again
@@ -146,7 +146,7 @@ class EngineRefused(ImmError):
 
 
 class CredentialsError(ImmError):
-    """What docker's config names to keep credentials isn't on this machine, or fails."""
+    """Docker's config holds credentials that make no sense, or names a helper that is absent or fails."""
 
     code = "credentials"
 

@@ -474,6 +474,20 @@ def test_certificates_that_are_absent_are_told_with_where_they_belong(command: s
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])
+@pytest.mark.parametrize(
+    "told", ['{"auths": {"registry": {"auth": "!"}}}', '{"auths": {"registry": 1}}', "[]"]
+)
+def test_credentials_that_make_no_sense_are_told_and_not_an_engine_that_is_absent(
+    told: str, command: str, folder: Path
+):
+    (folder / "config.json").write_text(told)
+    done = imm([command], folder, environment={"DOCKER_CONFIG": str(folder)})
+    assert done.returncode == 1, done
+    assert "config.json can't be understood" in done.stdout + done.stderr
+    assert "docker login" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
 @pytest.mark.parametrize("scheme", ["ssh", "tcp"])
 def test_a_password_in_an_engines_address_is_never_told(scheme: str, command: str, folder: Path):
     """Nobody listens there, and the address that is told says where."""
