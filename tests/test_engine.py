@@ -118,7 +118,7 @@ def test_a_release_is_sealed_without_the_credentials_that_docker_keeps(
     helper(tmp_path, kept)
     app = host.project()
     app.settings["services"] = {}
-    app.service("job", image=host.base, command=["sleep", "1000"])
+    app.service("job", image=host.base, command=["sleep", "1000"], stop_grace_period="1s")
     assert host.up(app, DOCKER_CONFIG=str(tmp_path)).result["outcome"] == "live"
     app.service("job", image="registry.example.com/nobody/nothing:1")
     failed = host.up(app, expect=1, DOCKER_CONFIG=str(tmp_path))
