@@ -67,8 +67,9 @@ def up(begun: Begun, app: App, folder: Path, options: Options, tell: Teller) -> 
             _seal_again(at, asked, source)
             seal.discard(engine, at.found, built)
             return _unchanged(at, app)
-        if plan.stop_first:
-            before = None  # what is watched stays up beside its successor, and one writer may not
+        # What is watched stays up beside its successor: one writer may not, and without one it just stays.
+        if plan.stop_first or not plan.moving:
+            before = None
         git = ahead(commit, folder)
         project = origin(folder)
         with Undo(tell.warn) as undo:
@@ -222,13 +223,13 @@ def roll_out(
     with tell.step("check_health"):
         start.check_health(at, release, started)
     with tell.step("flip"):
-        live = flip.next_live(at, release, plan, started, commit, counted=bool(watched and plan.moving))
+        live = flip.next_live(at, release, plan, started, commit, counted=watched is not None)
         # What is live comes up again by itself, from its first moment on.
         side_by_side(at.engine.keep_running, [each.container for each in started])
         undo.only_after(flip.point_back, at, release, plan, held)
         if live.counted:
             watch.counted_to_the_end(at, live)
-        counted = watch.counts(at, live.slots) if watched else {}
+        counts = watch.counts(at, live.slots) if watched else {}
         proofs = flip.proofs(release, plan, routes, at.host.structures())
         at.host.proxy.point(session, at.app, live)
         at.host.proxy.confirm(session, proofs)
@@ -243,11 +244,11 @@ def roll_out(
     # From here on a failure leaves the release live, and the next command finishes what is left.
     with tell.step("record"):
         _record(at, event, commit, project)
-    if watched is None or not plan.moving:
+    if watched is None:
         tell.skip("watch")
     else:
         with tell.step("watch"):
-            mine = watch.until_over(at, watched, counted, release, routes, started, live)
+            mine = watch.until_over(at, watched, watch.After(release, live, routes, started, counts))
         if not mine:
             return _live(at, release, (ENDED_BY_ANOTHER,))
     with tell.step("drain"):

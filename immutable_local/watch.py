@@ -57,6 +57,17 @@ class Before:
 
 
 @dataclass(frozen=True)
+class After:
+    """What is live since the flip: the new release and its instances, the routes, what was counted then."""
+
+    release: Release
+    live: Live
+    routes: Structure
+    started: Sequence[Instance]
+    counts: BySlot
+
+
+@dataclass(frozen=True)
 class Trouble:
     """Why the new release must not stay: one sentence, and facts."""
 
@@ -140,33 +151,24 @@ def begin(at: Deployment, seconds: float) -> Before | None:
     return Before(seconds, live, release, counts(at, live.slots))
 
 
-def until_over(
-    at: Deployment,
-    before: Before,
-    flipped: BySlot,
-    release: Release,
-    routes: Structure,
-    started: Sequence[Instance],
-    live: Live,
-) -> bool:
+def until_over(at: Deployment, before: Before, after: After) -> bool:
     """Watch what has just gone live; returns whether this command still has the say when that is over.
 
-    `flipped` is what was counted at the flip. Raises FlippedBack when the old release had to go live again.
+    Raises FlippedBack when the old release had to go live again.
     """
     session = at.host.session
-    old = _total(before.counts, flipped, before.live.slots)
     session.ask("doing_clear", app=at.app)
     session.ask("unlock", name=f"app-{at.app}")
     try:
-        trouble = _look(at, before, old, flipped, release, started, live)
+        trouble = _look(at, before, after)
     except BaseException:
         # What failed is recorded under the lock; without it, the command that has it tells the story.
-        _mine_again(at, live)
+        _mine_again(at, after.live)
         raise
-    if not _mine_again(at, live):
+    if not _mine_again(at, after.live):
         return False
     if trouble is not None:
-        _go_back(at, before, release, routes, started, live, trouble)
+        _go_back(at, before, after, trouble)
     return True
 
 
@@ -183,17 +185,10 @@ def beyond(old: Counts, new: Counts) -> bool:
     return now - was >= LEAST_RISE and now - was >= STANDARD_ERRORS * deviation
 
 
-def _look(
-    at: Deployment,
-    before: Before,
-    old: Counts,
-    flipped: BySlot,
-    release: Release,
-    started: Sequence[Instance],
-    live: Live,
-) -> Trouble | None:
+def _look(at: Deployment, before: Before, after: After) -> Trouble | None:
     """Look again and again; returns at the first trouble, when time is over, or when there is no way back."""
-    probes = [Probe(at, each) for each in started]
+    old = _total(before.counts, after.counts, before.live.slots)
+    probes = [Probe(at, each) for each in after.started]
     for probe in probes:
         probe.start()
     seconds = before.seconds
@@ -204,17 +199,18 @@ def _look(
     try:
         while (elapsed := time.monotonic() - began) < seconds:
             time.sleep(min(POLL_SECONDS, seconds - elapsed))
-            if _changed(at, live, before.live.instances):
+            if _changed(at, after.live, before.live.instances):
                 return None
             for probe in probes:
                 if (trouble := probe.trouble()) is not None:
                     return trouble
-            new = _total(flipped, counts(at, live.slots), live.slots)
+            new = _total(after.counts, counts(at, after.live.slots), after.live.slots)
             if beyond(old, new):
                 return Trouble(
                     f"{new.errors} of {new.requests} requests to it ended with 5xx;"
                     f" of release {before.live.release} it was {old.errors} of {old.requests}",
-                    hint=f"see imm logs --release {release.number}; correct the application, then run imm up",
+                    hint=f"see imm logs --release {after.release.number}; correct the application,"
+                    " then run imm up",
                 )
             if time.monotonic() - told >= TOLD_EVERY_SECONDS:
                 told = time.monotonic()
@@ -229,24 +225,16 @@ def _look(
             probe.ended.set()
 
 
-def _go_back(
-    at: Deployment,
-    before: Before,
-    release: Release,
-    routes: Structure,
-    started: Sequence[Instance],
-    live: Live,
-    trouble: Trouble,
-) -> None:
+def _go_back(at: Deployment, before: Before, after: After, trouble: Trouble) -> None:
     """Flip back to the old release, and end the new one. Raises FlippedBack, or says why it can't."""
-    session, old = at.host.session, before.live
+    session, old, release = at.host.session, before.live, after.release
     error = FlippedBack(
         f"release {release.number} of {at.app} did not stand its watch: {trouble.reason}",
         details=trouble.details,
         hint=trouble.hint or f"see imm logs --release {release.number}, then run imm up",
     )
-    proofs = flip.proofs_of(before.release, old.slots, routes, at.host.structures())
-    targets = [target for each in _instances(before, routes) if (target := health.http_target(each))]
+    proofs = flip.proofs_of(before.release, old.slots, after.routes, at.host.structures())
+    targets = [target for each in _instances(before, after.routes) if (target := health.http_target(each))]
     answers = session.ask("ask_all", targets=[{**each, "timeout": OLD_ANSWERS_SECONDS} for each in targets])
     if not would_do(old, _running(at), answers):
         error.message += f"; but release {old.release} isn't healthy either"
@@ -256,7 +244,7 @@ def _go_back(
     doing(at, "watch", "revert")
     began = time.monotonic()
     with Undo(at.tell.warn) as undo:
-        undo.by(_point, at, live)
+        undo.by(_point, at, after.live)
         _point(at, replace(old, since=session.ask("hello")["at"]))
         at.host.proxy.confirm(session, proofs)
         took = time.monotonic() - began
@@ -276,13 +264,13 @@ def _go_back(
 
         unbroken(no_return)
     at.tell.warn(f"{trouble.reason}: flipped back to release {old.release} in {took * 1000:.0f} ms")
-    leaving: dict[str, Slot] = {each.service.name: each.slot for each in started}
+    leaving: dict[str, Slot] = {each.service.name: each.slot for each in after.started}
     drain.wait_until_idle(at.host, at.app, leaving, release.app.services, at.tell)
     side_by_side(
         lambda each: instance.retire(
             at.engine, session, at.app, each.container, each.name, each.service.stop_grace_period
         ),
-        started,
+        after.started,
     )
     structure.restore(at, at.found.structure)
     error.still = at.tell.reached
