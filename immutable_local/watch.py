@@ -84,7 +84,6 @@ class Probe(threading.Thread):
         self.at = at
         self.subject = subject
         inspected = at.engine.inspect(subject.container)
-        self.restarts = int(inspected["RestartCount"])
         self.command = health.Command.of(at.engine, subject, inspected["Config"])
         self.target = health.http_target(subject) if self.command is None else None
         self.failures = 0
@@ -116,7 +115,8 @@ class Probe(threading.Thread):
         engine, name = self.at.engine, self.subject.name
         inspected = engine.inspect(self.subject.container)
         state = inspected["State"]
-        if int(inspected["RestartCount"]) > self.restarts:
+        # The engine starts none again before it is live: this one ended since, be it before the first look.
+        if int(inspected["RestartCount"]) > 0:
             log = engine.logs(self.subject.container, tail=15).decode(errors="replace").splitlines()
             return Trouble(
                 f"{name} ended, and the engine had to start it again", ["last lines of its log:", *log]

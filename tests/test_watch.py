@@ -118,6 +118,19 @@ class TestOnAHost:
             outcome = running.ends(1)
         went_back(shared, healthy, outcome, "ended")
 
+    def test_a_release_that_ended_before_anybody_watched_goes(self, shared: Host, healthy: Project):
+        """Between the flip and the first look."""
+        with shared.begun(healthy.version("hasty"), "up", step="record") as running:
+            running.interrupt(signal.SIGSTOP)
+            new = shared.get("/who", healthy)
+            with suppress(http.client.HTTPException, OSError):
+                shared.ask("/end", healthy)
+            again = until(lambda: shared.inspect(new)["RestartCount"] or None, 10.0, pause=0.05)
+            running.interrupt(signal.SIGCONT)
+            outcome = running.ends(1)
+        assert again
+        went_back(shared, healthy, outcome, "had to start it again")
+
     def test_a_release_that_turns_unhealthy_goes(self, shared: Host, healthy: Project):
         with shared.begun(healthy.version("frail"), "up", step="watch") as running:
             shared.get("/sicken", healthy)
@@ -220,10 +233,12 @@ class TestOnAHost:
         assert shared.status(app)["traffic"] == []
 
     def test_what_cannot_go_back_is_not_watched(self, shared: Host):
-        """A first release: there is nothing to go back to, and nothing is waited for."""
-        first = shared.project().set(release={"watch": WATCH})
-        steps = {each["step"]: each["state"] for each in shared.up(first).told if "step" in each}
-        assert steps["watch"] == "skipped"
+        """A first release, and one that replaces what doesn't run as a whole: nothing is waited for."""
+        app = shared.project().set(release={"watch": WATCH})
+        first = shared.up(app.service("worker", behave="worker", stop_grace_period="0s"))
+        shared.engine.remove_container(f"{app.name}-worker-1-green-1", force=True)
+        second = shared.up(app.version("2"))
+        assert first.states("watch") == second.states("watch") == ["skipped"]
 
 
 @pytest.mark.engine
