@@ -35,15 +35,27 @@ def ensure(engine: Engine, release: Release, services: Sequence[Service]) -> Non
         found = engine.volume(name)
         if found is None:
             engine.create_volume(name, {label.ROLE: "volume", label.APP: app.name})
-        elif (found.get("Labels") or {}).get(label.APP) != app.name:
-            raise ImmError(
-                f"there is a volume named {name} that imm did not make for {app.name}",
-                code="name_taken",
-                hint=f"rename volumes.{volume}, or copy its data elsewhere and remove it by hand",
-            )
+        elif (owner := (found.get("Labels") or {}).get(label.APP)) != app.name:
+            raise _name_taken(name, owner, app.name, volume)
         elif engine.is_mounted(name):
             continue
         _give_to_user(engine, app.name, service, release.image_of(service), name, path)
+
+
+def _name_taken(name: str, owner: str | None, app: str, volume: str) -> ImmError:
+    """Two apps can want one name, too: `web-data` of `shop`, and `data` of `shop-web`."""
+    if owner is not None:
+        return ImmError(
+            f"the volume {name} is the app {owner}'s",
+            code="name_taken",
+            hint=f"give the volume {volume} another name in imm.toml, and leave that one as it is",
+        )
+    return ImmError(
+        f"there is a volume named {name} that imm did not make for {app}",
+        code="name_taken",
+        hint=f"give the volume {volume} another name in imm.toml, or copy that one's data elsewhere and"
+        " remove it by hand",
+    )
 
 
 def user_ids(engine: Engine, container: str, user: str) -> tuple[int, int]:

@@ -195,14 +195,19 @@ class TestOneWriter:
         assert host.get("/version") == "1"
 
 
-def test_a_volume_of_that_name_that_imm_did_not_make_is_refused_and_left_alone(host: Host, app: Project):
+@pytest.mark.parametrize("owner", ["", "another"])
+def test_a_volume_of_that_name_that_is_not_the_apps_is_refused_and_left_alone(
+    host: Host, app: Project, owner: str
+):
+    """Somebody's, or another app's: nobody is told to remove that one."""
     name = f"imm-{app.name}-data"
-    host.engine.create_volume(name)
+    host.engine.create_volume(name, labels={"imm.role": "volume", "imm.app": owner} if owner else {})
     try:
         with host.nothing_left_over():
             error = host.up(app, expect=1).error
         assert error["code"] == "name_taken"
-        assert name in error["message"]
+        assert name in error["message"] and owner in error["message"]
+        assert ("remove" in error["hint"]) == (not owner)
     finally:
         host.engine.remove_volume(name)
 
