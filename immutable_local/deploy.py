@@ -391,6 +391,10 @@ def _remarks(at: Deployment, release: Release, plan: Plan) -> list[str]:
         )
         if at.command == "up" and release.app.watch:
             remarks.append(f"not watched: {names} stopped first, and there is nothing up to flip back to")
+    elif at.command == "up" and release.app.watch and at.found.missing:
+        remarks.append(
+            f"not watched: {', '.join(at.found.missing)} did not run, and was part of the way back"
+        )
     remarks += [
         f"{service.name}: its image keeps data in {path}, where no volume is mounted: it is gone with the"
         f' instance; add volumes = ["NAME:{path}"]'

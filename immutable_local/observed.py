@@ -73,6 +73,12 @@ class Observed:
     def way_back(self) -> list[int]:
         return way_back(self.records)
 
+    @property
+    def missing(self) -> list[str]:
+        """The live instances that don't run."""
+        running = {each.name for each in self.containers if each.running}
+        return sorted((self.live.instances if self.live else set()) - running)
+
     def _as_instances_tell(self, live: Live) -> Release | None:
         """An instance that was kept is of an earlier release, in which its service was the very same."""
         services: list[Service] = []

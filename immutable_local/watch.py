@@ -144,8 +144,7 @@ def begin(at: Deployment, seconds: float) -> Before | None:
     """Begin to count what the live release answers, to compare with; None when nothing will be watched:
     there is nothing to go back to, or not all of it."""
     live, release = at.found.live, at.found.live_release
-    up = {each.name for each in at.found.containers if each.running}
-    if not seconds or live is None or release is None or not live.instances <= up:
+    if not seconds or live is None or release is None or at.found.missing:
         return None
     count(at, live)
     return Before(seconds, live, release, counts(at, live.slots))

@@ -239,6 +239,7 @@ class TestOnAHost:
         shared.engine.remove_container(f"{app.name}-worker-1-green-1", force=True)
         second = shared.up(app.version("2"))
         assert first.states("watch") == second.states("watch") == ["skipped"]
+        assert f"not watched: {app.name}-worker-1-green-1 did not run" in second.result["remarks"][-1]
 
 
 @pytest.mark.engine
