@@ -48,6 +48,24 @@ def test_a_port_that_is_taken_is_told_and_nothing_is_left_over(bare: Apart, app:
     assert bare.up(app).result["outcome"] == "live"
 
 
+def test_a_proxy_that_the_engine_does_not_start_for_another_reason_is_told_so(bare: Apart, app: Project):
+    """Somebody took its address in an app's network: that is no matter of ports. Put right, it runs again."""
+    bare.up(app)
+    bare.engine.stop("imm-proxy")
+    within = f"imm-app-{app.name}"
+    address = bare.inspect("imm-proxy")["NetworkSettings"]["Networks"][within]["IPAMConfig"]["IPv4Address"]
+    stranger = bare.engine.create_container(bare.base, ["sleep", "600"])["Id"]
+    bare.engine.connect_container_to_network(stranger, within, ipv4_address=address)
+    bare.engine.start(stranger)
+    error = bare.imm(app, "proxy", "up", expect=1).error
+    assert error["code"] == "proxy_failed"
+    assert "ddress already in use" in error["details"][0]
+    assert error["hint"].startswith("put right what it says")
+    bare.engine.remove_container(stranger, force=True)
+    bare.imm(app, "proxy", "up")
+    assert bare.get("/version") == "1"
+
+
 @pytest.mark.parametrize("kind", ["imm-proxy", "imm-sidecar", "imm-0-proxy", "imm-state"])
 def test_what_somebody_else_named_like_ours_is_refused_and_untouched(bare: Apart, app: Project, kind: str):
     """Exit code 1, whose name it is, and the engine as it was before; what the hint says makes room."""
@@ -65,6 +83,22 @@ def test_what_somebody_else_named_like_ours_is_refused_and_untouched(bare: Apart
     on_it = {**os.environ, "DOCKER_HOST": bare.second.unix}
     subprocess.run(shlex.split(command), env=on_it, check=True, capture_output=True, timeout=60)
     assert bare.up(app).result["outcome"] == "live"
+
+
+def test_a_proxy_that_follows_no_more_is_started_afresh_as_the_hint_says(bare: Apart, app: Project):
+    """Here nobody can ask it what it follows. Apps are live behind it, and live again when it is back."""
+    bare.up(app)
+    run = "/imm/proxy/data/run"
+    assert bare.execute("imm-proxy", "mv", f"{run}/control.sock", f"{run}/away")[0] == 0
+    error = bare.up(app.version("2", domains=["new.localhost"]), expect=1).error
+    assert error["code"] == "proxy_failed"
+    commands = re.findall(r"imm (proxy (?:up|down)(?: --force)?)", error["hint"])
+    assert commands == ["proxy down --force", "proxy up"]
+    for each in commands:
+        bare.imm(app, *each.split())
+    assert bare.get("/version") == "1"
+    assert bare.up(app).result["outcome"] == "live"
+    assert bare.get("/version", domain="new.localhost") == "2"
 
 
 def test_apps_that_are_live_keep_their_proxy_when_its_sidecar_is_gone(bare: Apart, app: Project):

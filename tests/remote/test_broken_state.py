@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.host import Project
+from tests.host import Host, Project
 from tests.remote.conftest import Apart
 
 pytestmark = pytest.mark.engine
@@ -20,17 +20,17 @@ for path in [each for pattern in sys.argv[1:] for each in glob.glob(pattern)]:
 """
 
 
-def spoil(host: Apart, *patterns: str) -> None:
+def spoil(host: Host, *patterns: str) -> None:
     assert host.printed("imm-sidecar", "python3", "-c", SPOIL, *patterns)
 
 
-def refused(host: Apart, app: Project, *words: str) -> dict[str, Any]:
+def refused(host: Host, app: Project, *words: str) -> dict[str, Any]:
     error = host.imm(app, *words, expect=1).error
     assert error["code"] == "broken_state"
     return error
 
 
-def follow(host: Apart, error: dict[str, Any]) -> None:
+def follow(host: Host, error: dict[str, Any]) -> None:
     """Type the command that the hint names."""
     [command] = re.findall(r"docker exec imm-sidecar ([^,;]+)", error["hint"])
     assert host.execute("imm-sidecar", *shlex.split(command)) == (0, "")
@@ -84,25 +84,3 @@ def test_a_broken_origin_moved_away_is_noted_anew(bare: Apart, app: Project):
     follow(bare, refused(bare, app, "up"))
     assert bare.up(app.version("2")).result["previous"] == 1
     assert bare.execute("imm-sidecar", "test", "-s", f"/imm/state/data/origins/{app.name}.json")[0] == 0
-
-
-@pytest.mark.parametrize("name", ["structure.json", "live/release.json"])
-def test_an_app_whose_state_is_broken_for_good_comes_back_as_the_hint_says(
-    bare: Apart, app: Project, name: str
-):
-    """Until then nobody takes it off, and what it answers stays as it is; the other app never notices."""
-    other = bare.project()
-    bare.up(app)
-    bare.up(other)
-    spoil(bare, f"/imm/proxy/data/apps/{app.name}/{name}*")
-    error = refused(bare, app, "up")
-    if name == "structure.json":
-        assert refused(bare, other.version("2", domains=["new.localhost"]), "up") == error | {
-            "still": "release 1 is still live"
-        }
-    assert (bare.get("/version", app), bare.running(app)) == ("1", [f"{app.name}-web-1-green-1"])
-    follow(bare, error)
-    assert bare.up(app).result["outcome"] == "live"
-    assert (bare.get("/version", app), bare.get("/version", other)) == ("1", "1")
-    assert bare.up(other.version("2")).result["outcome"] == "live"
-    assert [each["event"] for each in bare.history(app)].count("sealed") == 1
