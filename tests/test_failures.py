@@ -289,7 +289,7 @@ def test_an_image_that_is_pruned_before_its_instance_is_made_is_told(shared: Hos
     idle = ["python3", "-c", "import signal; signal.pause()"]
     app.version("2").service("db", image=shared.base, command=idle, healthcheck=check, stop_grace_period="0s")
     with shared.begun(app, "up", step="start") as up:
-        assert until(lambda: True if len(shared.running(app)) == 2 else None, 30.0, pause=0.05)
+        assert until(lambda: len(shared.running(app)) == 2, 30.0, pause=0.05)
         shared.engine.remove_image(f"imm.local/app/{app.name}:{max(shared.releases(app))}")
         shared.let_go(app)
         error = up.ends(1).error

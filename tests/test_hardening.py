@@ -355,7 +355,7 @@ def test_what_nginx_complains_about_is_logged_with_its_query(shared: Host, app: 
     def logged() -> str:
         return str(shared.engine.logs("imm-proxy").decode())
 
-    until(lambda: True if "logged-with-its-query" in logged() else None, 10, pause=0.05)
+    until(lambda: "logged-with-its-query" in logged(), 10, pause=0.05)
     assert "?token=logged-with-its-query" in logged()
     assert "not-logged-at-all" not in logged()
 

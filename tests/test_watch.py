@@ -125,7 +125,7 @@ class TestOnAHost:
             new = shared.get("/who", healthy)
             with suppress(http.client.HTTPException, OSError):
                 shared.ask("/end", healthy)
-            again = until(lambda: shared.inspect(new)["RestartCount"] or None, 10.0, pause=0.05)
+            again = until(lambda: shared.inspect(new)["RestartCount"], 10.0, pause=0.05)
             running.interrupt(signal.SIGCONT)
             outcome = running.ends(1)
         assert again
@@ -275,7 +275,7 @@ class TestGoingBackToWhatIsTooSlowToProveIt:
         """Not forward: the next revert must not lead to the release that did not stand its watch."""
         with host.begun(app.version("mortal"), "up", step="watch") as running:
             self.end(host)
-            went = until(lambda: host.status(app)["live"]["release"] == 1 or None, 30.0, pause=0.1)
+            went = until(lambda: host.status(app)["live"]["release"] == 1, 30.0, pause=0.1)
             running.interrupt(signal.SIGKILL)
             running.ends(-signal.SIGKILL)
         assert went

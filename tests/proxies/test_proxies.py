@@ -292,7 +292,7 @@ class TestSwaps:
             begun = threading.Event()
             upload = threads.submit(slow_upload, place, swapped, 2.0, begun)
             assert begun.wait(10)
-            assert until(lambda: slow_ones(place, swapped) > known or None, 10, 0.02)
+            assert until(lambda: slow_ones(place, swapped) > known, 10, 0.02)
             outcome = place.up(swapped.version(f"1 {behave}"))
             assert slow.result()["version"] == upload.result()["version"] == f"0 {behave}"
         assert place.version(swapped) == f"1 {behave}"
@@ -305,7 +305,7 @@ class TestSwaps:
         with ThreadPoolExecutor() as threads:
             known = slow_ones(place, swapped)
             slow = threads.submit(place.told, "/slow?seconds=4", swapped)
-            assert until(lambda: slow_ones(place, swapped) > known or None, 10, 0.02)
+            assert until(lambda: slow_ones(place, swapped) > known, 10, 0.02)
             with place.begun(swapped.version("refusing", behave="hasty"), "up", step="drain") as running:
                 assert place.told("/refuse", swapped)["version"] == "refusing"
                 answers = [place.ask("/version", swapped) for _ in range(30)]
@@ -472,10 +472,10 @@ class TestHold:
                 running.process.wait()
             killed = time.monotonic()
             # Who came after the kill has an answer: of its guard's doing, or at the bound.
-            assert until(lambda: any(sent > killed for sent, _, _ in list(answers)) or None, 30, 0.02)
+            assert until(lambda: any(sent > killed for sent, _, _ in list(answers)), 30, 0.02)
             place.up(app.version("1"))
             right = time.monotonic()
-            assert until(lambda: any(sent > right for sent, _, _ in list(answers)) or None, 30, 0.02)
+            assert until(lambda: any(sent > right for sent, _, _ in list(answers)), 30, 0.02)
         assert_told_to_wait([answer for _, _, answer in answers if answer.status != 200])
         assert all(answer.status == 200 for sent, _, answer in answers if sent > right)
         assert max(took for _, took, _ in answers) < 10

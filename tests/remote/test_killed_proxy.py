@@ -224,14 +224,14 @@ def answers_again(host: Apart, app: Project, version: str = "1") -> None:
     """Within seconds, and without a command."""
     last: object = None
 
-    def answers() -> bool | None:
+    def answers() -> bool:
         nonlocal last
         try:
             last = answer = host.ask("/version", app)
         except OSError as failed:
             last = failed
-            return None
-        return True if (answer.status, answer.text) == (200, version) else None
+            return False
+        return (answer.status, answer.text) == (200, version)
 
     assert until(answers, RETURN_SECONDS, pause=0.05), last
 
