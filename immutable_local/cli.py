@@ -720,6 +720,8 @@ def _deploy(command: Callable[[Begun, App, Path, Teller], Result], to_build: boo
                 # Nobody reads it there: its code, and its words on standard error, still count.
                 _nobody_reads()
             error.told = True
+        if error is failed:
+            raise  # with the cause that it has
         raise error from failed
     try:
         if asked.json:
