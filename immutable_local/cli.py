@@ -37,6 +37,9 @@ LONGEST_WAIT_SECONDS = 365 * 86400.0
 INTERRUPTED = 130
 # What a shell sets that asks for completion.
 COMPLETING = "_IMM_COMPLETE"
+# Ctrl-C, `kill`, and the terminal's end: what ends a command, and lets it undo what it began.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+UNDONE = "what wasn't live is undone"
 # Whose last line of JSON is a result, whatever went wrong.
 WITH_A_RESULT = ("up", "revert", "down")
 
@@ -326,7 +329,7 @@ def prune(wait: Wait = "0s") -> None:
     seconds = _seconds(wait)
     app, _ = _app()
     tell = _teller()
-    with _interruptible(tell):
+    with _interruptible(tell, "what it had removed is gone, the rest stays"):
         removed = deploy.prune_releases(_engine(), app.name, app.keep, Options(seconds), tell)
     if asked.json:
         cache = {"records": removed.cache_records, "bytes": removed.cache_bytes}
@@ -734,26 +737,30 @@ def _deploy(command: Callable[[Begun, App, Path, Teller], Result], to_build: boo
 
 
 @contextmanager
-def _interruptible(tell: Teller) -> Iterator[None]:
-    """SIGTERM undoes as Ctrl-C does. Raises ImmError when it has."""
+def _interruptible(
+    tell: Teller, left: str = UNDONE, hint: str = "imm status shows what is live"
+) -> Iterator[None]:
+    """SIGTERM and SIGHUP undo as Ctrl-C does. Raises ImmError when they have: then `left` is true."""
+    # Who ignores it already was started by nohup.
+    numbers = [each for each in ENDING if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
 
     def interrupt(number: int, frame: Any) -> None:
         # Whoever is impatient doesn't cut the undoing short.
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in numbers:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     except KeyboardInterrupt as stopped:
-        raise _interrupted(tell) from stopped
+        raise _interrupted(tell, left, hint) from stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _interrupted(tell: Teller) -> ImmError:
+def _interrupted(tell: Teller, left: str = UNDONE, hint: str = "imm status shows what is live") -> ImmError:
     if tell.reached:
         return ImmError(
             f"interrupted after the flip: {tell.reached}",
@@ -766,16 +773,16 @@ def _interrupted(tell: Teller) -> ImmError:
             code="interrupted",
             hint="the next imm up, revert, prune or down sweeps it",
         )
-    return ImmError(
-        "interrupted; what wasn't live is undone", code="interrupted", hint="imm status shows what is live"
-    )
+    return ImmError(f"interrupted; {left}", code="interrupted", hint=hint)
 
 
 def _with_lock(begun: Begun, app: str, command: str, wait: float, act: Callable[[Any], bool]) -> bool:
     from immutable_local import lock, making
 
     tell = _teller()
-    with _interruptible(tell):
+    with _interruptible(
+        tell, f"{command} may be done, or not", "imm secret list tells since when each is set"
+    ):
         ready = making.ensure(begun, tell.warn)
         try:
             lock.take(ready.session, app, command, wait)

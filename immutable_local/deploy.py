@@ -20,6 +20,7 @@ from immutable_local import (
     instance,
     ledger,
     lock,
+    network,
     parking,
     prune,
     seal,
@@ -30,17 +31,17 @@ from immutable_local import (
 )
 from immutable_local import labels as label
 from immutable_local.app import App, Service
-from immutable_local.deployment import Deployment, Options, deployment
+from immutable_local.deployment import FREEING, Deployment, Options, deployment
 from immutable_local.engine import Container, Engine
 from immutable_local.errors import ImmError, NotFound, UsageError
 from immutable_local.events import Result, Teller
 from immutable_local.host import Begun, Host, attach, begin, untouched
 from immutable_local.live import Live
-from immutable_local.network import app_network
 from immutable_local.observed import Observed, observe
 from immutable_local.plan import Plan, decide
 from immutable_local.release import Pin, Release, unmounted
 from immutable_local.routes import Slot
+from immutable_local.sweep import history_is_lost
 from immutable_local.unbroken import ahead, side_by_side, unbroken
 from immutable_local.undo import Undo
 from immutable_local.who import Origin, commit, origin
@@ -144,7 +145,7 @@ def down(begun: Begun, app: str, options: Options, tell: Teller) -> Result:
             host.close()
     with deployment(begun, app, "down", options, tell) as at:
         found, session = at.found, at.host.session
-        has_network = any(each.name == app_network(app) for each in engine.networks())
+        has_network = network.mine(engine, app) is not None
         if found.live is None and found.structure is None and not found.containers and not has_network:
             return Result("unchanged", seconds=tell.seconds)
         release = found.live_release
@@ -184,17 +185,24 @@ def prune_releases(engine: Engine, app: str, keep: int, options: Options, tell: 
     begun = begin(engine)
     if untouched(begun):
         return prune.Removed([], 0, 0)
-    with deployment(begun, app, "prune", options, tell) as at:
+    removed: set[int] = set()
+
+    def remove(at: Deployment) -> None:
+        found, live = at.found, _live_number(at.found)
+        # What the sweep is to find again would seem to be left over, or too old.
+        if not history_is_lost(found) and not found.nameless:
+            removed.update(prune.prune(engine, app, found.sealed, found.unsealed, found.records, live, keep))
+
+    # On a full disk nothing can be written, by the sweep neither, until something has gone.
+    with deployment(begun, app, FREEING, options, tell, first=remove) as at:
         with tell.step("prune"):
-            found = at.found
-            live = _live_number(found)
             secret.sweep(engine, app)
-            removed = prune.prune(engine, app, found.sealed, found.unsealed, found.records, live, keep)
+            remove(at)
             if at.found.live is None:
                 structure.forget(at)
             records, size = _prune_cache(at)
         at.host.session.ask("doing_clear", app=app)
-        return prune.Removed(removed, records, size)
+        return prune.Removed(sorted(removed), records, size)
 
 
 def roll_out(
@@ -252,7 +260,7 @@ def roll_out(
         if not mine:
             return _live(at, release, (ENDED_BY_ANOTHER,))
     with tell.step("drain"):
-        structure.mirror(at, release, plan, routes)
+        structure.mirror(at, release, live, routes)
         was = at.found.live_release or release
         leaving = {name: slot for name, slot in _slots(before).items() if name in plan.leaving_late}
         services = was.app.services

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,9 @@ from immutable_local.sweep import record_live, sweep
 from immutable_local.unbroken import unbroken
 from immutable_local.undo import Undo
 from immutable_local.who import who
+
+# The command that a full disk is waiting for. What it leaves half done, it does when it comes again.
+FREEING = "prune"
 
 
 @dataclass
@@ -61,8 +64,18 @@ class Options:
 
 
 @contextmanager
-def deployment(begun: Begun, app: str, command: str, options: Options, tell: Teller) -> Iterator[Deployment]:
-    """Lock, look, sweep: how every command that changes things begins; and how it ends when it fails."""
+def deployment(
+    begun: Begun,
+    app: str,
+    command: str,
+    options: Options,
+    tell: Teller,
+    first: Callable[[Deployment], None] = lambda at: None,
+) -> Iterator[Deployment]:
+    """Lock, look, sweep: how every command that changes things begins; and how it ends when it fails.
+
+    `first` is done before the sweep, which writes.
+    """
     with ExitStack() as ending:
         try:
             with tell.step("lock"):
@@ -73,8 +86,11 @@ def deployment(begun: Begun, app: str, command: str, options: Options, tell: Tel
             if at.found.live is not None and at.found.live.held:
                 # Requests wait already, for this sweep.
                 at.be_guarded()
+            first(at)
             with tell.step("sweep"):
-                at.found = sweep(host, at.found, command, tell)
+                # Requests that wait must not be left by an interruption, with which its guard ends, too.
+                asked = (host, at.found, command, tell)
+                at.found = unbroken(sweep, *asked) if at.guarded else sweep(*asked)
         except ImmError as failed:
             if isinstance(failed, AWAY):
                 failed.still = failed.still or "what was live is still live"
@@ -137,7 +153,7 @@ def _gone(at: Deployment, failed: BaseException) -> bool:
 def doing(at: Deployment, step: str, command: str = "") -> None:
     """Let the next command know where this one was, should it be interrupted; `command`: what it became."""
     told = {"command": command or at.command, "step": step, "release": at.tell.release, "by": who()}
-    at.host.session.tell("doing_write", app=at.app, told=told)
+    at.host.session.tell("doing_write", app=at.app, told=told, needed=at.command != FREEING)
 
 
 def record_failure(at: Deployment, failed: BaseException) -> None:

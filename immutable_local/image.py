@@ -458,7 +458,11 @@ def of_app(
     and sealing left over: images of which no release was made, labels by id."""
     found, left = {}, {}
     for image, labels, tags in engine.images({label.APP: app}):
-        role, number = labels.get(label.ROLE), int(labels.get(label.RELEASE, 0))
+        role, told = labels.get(label.ROLE), labels.get(label.RELEASE, "0")
+        if not told.isdecimal():
+            # Nothing that imm wrote.
+            continue
+        number = int(told)
         # A label is inherited by what somebody builds from this image; the tag isn't.
         if role == "release" and f"{repository(app)}:{number}" in tags:
             found[number] = (image, labels)

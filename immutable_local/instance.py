@@ -11,7 +11,7 @@ from typing import Any
 from immutable_local import labels as label
 from immutable_local import network, secret, volume
 from immutable_local.app import Service
-from immutable_local.engine import Engine, bounded_log, endpoint, volume_mount
+from immutable_local.engine import Container, Engine, bounded_log, endpoint, volume_mount
 from immutable_local.errors import EngineRefused, ImmError
 from immutable_local.release import Release
 from immutable_local.routes import Slot
@@ -22,7 +22,10 @@ KEPT_LOG_LINES = 2000
 KEPT_LOG_BYTES = 256 * 1024
 TMP_OPTIONS = "rw,nosuid,nodev,mode=1777"
 HOST_NAME_LIMIT = 63
+INSTANCE = "instance"
 KILLED = 128 + 9
+# What the engine gives a container that says nothing of it.
+ENGINES_GRACE_SECONDS = 10.0
 # How the engine refuses a container whose image isn't there, and one whose name is taken.
 MISSING = 404
 CONFLICT = 409
@@ -46,6 +49,22 @@ def name_of(app: str, service: str, release: int, slot: Slot, replica: int) -> s
 def replica_of(name: str) -> int:
     """Which of its service's instances it is, from 1 on, as `name_of` wrote it."""
     return int(name.rpartition("-")[2])
+
+
+def is_one(engine: Engine, container: Container) -> bool:
+    """Whether imm made it. Labels are inherited: what somebody made of an instance is theirs."""
+    told = container.labels
+    try:
+        release, replica = int(told[label.RELEASE]), int(told[label.REPLICA])
+        slot: Slot = "green" if told[label.SLOT] == "green" else "blue"
+        spelled = name_of(told[label.APP], told[label.SERVICE], release, slot, replica)
+    except (KeyError, ValueError):
+        return False
+    if container.name == spelled:
+        return True
+    # Somebody gave it another name; or its image was made of an instance, with all that stood on that one.
+    image = engine.image(container.image)
+    return image is None or image.labels.get(label.ROLE) != INSTANCE
 
 
 def start(
@@ -72,7 +91,7 @@ def start(
         app,
         hostname=name[:HOST_NAME_LIMIT].rstrip("-"),
         labels={
-            label.ROLE: "instance",
+            label.ROLE: INSTANCE,
             label.APP: app,
             label.SERVICE: service.name,
             label.RELEASE: str(release.number),
@@ -187,7 +206,8 @@ def discard(engine: Engine, session: Session, app: str, container: str, name: st
 def grace_of(engine: Engine, container: str) -> float:
     """What its own release gives it between SIGTERM and SIGKILL, in seconds; nothing to one that is gone."""
     try:
-        return float(engine.inspect(container)["Config"]["StopTimeout"])
+        told = engine.inspect(container)["Config"].get("StopTimeout")
+        return float(told) if told is not None else ENGINES_GRACE_SECONDS
     except EngineRefused as refused:
         if refused.status != 404:
             raise

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from immutable_local import labels as label
-from immutable_local.engine import Engine
+from immutable_local.engine import Engine, Network
 from immutable_local.errors import EngineRefused, ImmError, name_taken
 from immutable_local.routes import SLOTS, Slot, Structure
 
@@ -58,6 +58,13 @@ def host_routes(table: str) -> list[str]:
         mask = ipaddress.IPv4Address(int.from_bytes(bytes.fromhex(fields[7]), "little"))
         routes.append(f"{address}/{mask}")
     return routes
+
+
+def mine(engine: Engine, app: str) -> Network | None:
+    """The app's network; not one of that name that somebody else made."""
+    marks = {label.ROLE: "network", label.APP: app}
+    named = [each for each in engine.networks() if each.name == app_network(app)]
+    return next((each for each in named if marks.items() <= each.labels.items()), None)
 
 
 def ensure_network(

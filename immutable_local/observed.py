@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from immutable_local import image
+from immutable_local import image, instance
 from immutable_local import labels as label
 from immutable_local.app import App, Service, Volume
 from immutable_local.engine import Container, Engine
@@ -159,7 +159,11 @@ def observe(engine: Engine, session: Session | None, app: str) -> Observed:
         origin=Origin(frozenset(origin["marks"]), origin["where"]) if origin else None,
         secrets={name: each["version"] for name, each in told["secrets"].items()},
         records=told["ledger"],
-        containers=[each for each in containers if each.labels[label.ROLE] == "instance"],
+        containers=[
+            each
+            for each in containers
+            if each.labels[label.ROLE] == instance.INSTANCE and instance.is_one(engine, each)
+        ],
         sealed=sealed,
         unsealed=list(unsealed),
         nameless=nameless,

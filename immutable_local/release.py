@@ -177,6 +177,11 @@ def way_back(records: Sequence[Mapping[str, Any]]) -> list[int]:
     return path
 
 
+def announced(records: Sequence[Mapping[str, Any]]) -> set[int]:
+    """The releases that any record tells of: each was announced before the first that did."""
+    return {record["release"] for record in records if record["release"] is not None}
+
+
 def numbers(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """The number of each identity that was ever sealed."""
     return {

@@ -70,6 +70,21 @@ class Structure:
             addresses={name: each for name, each in self.addresses.items() if name != service},
         )
 
+    def settled(self, services: Iterable[Service], slots: Mapping[str, Slot]) -> Structure:
+        """What these services serve from the slots that are live, and nothing else.
+
+        Their idle sides look like the live ones: the next release of this shape changes no structure.
+        """
+        serving = {each.name: each for each in services if each.takes_traffic and each.name in slots}
+        settled = self
+        for name in (self.sides.keys() | self.addresses.keys()) - serving.keys():
+            settled = settled.without(name)
+        for name in settled.addresses:
+            idle = other(slots[name])
+            side = Side.of(serving[name], settled.addresses[name][idle])
+            settled = settled.with_side(name, idle, side)
+        return settled
+
     def address(self, service: str, slot: Slot, replica: int) -> str | None:
         """Where this replica (1, 2, 3...) at a slot is found; None when it takes no traffic."""
         side = self.sides.get(service, {}).get(slot)

@@ -16,7 +16,7 @@ from immutable_local.engine import Engine
 from immutable_local.errors import ImmError
 from immutable_local.events import Teller
 from immutable_local.observed import Observed
-from immutable_local.release import Pin, Release, numbers
+from immutable_local.release import Pin, Release, announced, numbers
 from immutable_local.sidecar.session import Session
 from immutable_local.undo import Undo
 
@@ -81,8 +81,12 @@ def sealed(at: Deployment, asked: Release, source: str | None, undo: Undo) -> Re
     for number, (image_id, labels) in at.found.sealed.items():
         if labels.get(label.IDENTITY) == identity:
             return replace(asked, number=number, image=image_id)
-    known = numbers(at.found.records)
-    number = known.get(identity) or max([*known.values(), *at.found.sealed], default=0) + 1
+    known, live = numbers(at.found.records), at.found.live
+    if live is not None:
+        known[live.identity] = live.release
+    # A record may be gone, moved away when it was broken: what another one names is given to nothing else.
+    given = {*known.values(), *announced(at.found.records), *at.found.sealed}
+    number = known.get(identity) or max(given, default=0) + 1
     undo.by(forget, at, number)
     # A client that was away and lost its lock takes no number that its successor gave to something else.
     at.host.session.ask("still_locked", name=f"app-{at.app}")

@@ -8,9 +8,10 @@ from immutable_local.app import App
 from immutable_local.deployment import Deployment
 from immutable_local.errors import ConfigError, EngineRefused
 from immutable_local.host import Host
+from immutable_local.live import Live
 from immutable_local.plan import Plan
 from immutable_local.release import Release
-from immutable_local.routes import Conflict, Side, Slot, Structure, conflict, other
+from immutable_local.routes import Conflict, Side, Structure, conflict
 from immutable_local.unbroken import unbroken
 from immutable_local.undo import Undo
 
@@ -79,21 +80,9 @@ def prepare(at: Deployment, release: Release, plan: Plan, undo: Undo) -> Structu
     return structure
 
 
-def mirror(at: Deployment, release: Release, plan: Plan, structure: Structure) -> None:
-    """Let the idle side look like the live one: what only the old release served is let go, and the next
-    release of this shape changes no structure."""
-    mirrored = structure
-    for change in plan.moving:
-        service = release.app.service(change.service)
-        if service.takes_traffic:
-            idle: Slot = other(change.slot)
-            side = Side.of(service, structure.addresses[service.name][idle])
-            mirrored = mirrored.with_side(service.name, idle, side)
-        else:
-            mirrored = mirrored.without(service.name)
-    for change in plan.changes:
-        if change.verb == "remove":
-            mirrored = mirrored.without(change.service)
+def mirror(at: Deployment, release: Release, live: Live, structure: Structure) -> None:
+    """Let go what only the old release served, from the side that is idle now too."""
+    mirrored = structure.settled(release.app.services, live.slots)
     if mirrored != structure:
         with lock.host(at.host.session, at.command):
             load(at, mirrored, settle=False)
@@ -114,11 +103,15 @@ def restore(at: Deployment, before: Structure | None) -> None:
 
 
 def stay(at: Deployment) -> None:
-    """Undo a withdrawal: the routes as they were, and what was live."""
-    if at.found.structure is not None:
-        restore(at, at.found.structure)
+    """Undo a withdrawal: what was live, and then the routes, which the proxy may still know."""
+    at.tell.reached = f"{at.app} may be off this host already: imm status tells"
     if at.found.live is not None:
         at.host.proxy.point(at.host.session, at.app, at.found.live)
+    if at.found.structure is not None:
+        with lock.host(at.host.session, at.command):
+            # As they were written: what is withdrawn keeps its routes until all is over.
+            at.host.proxy.load(at.engine, at.host.session, at.host.structures(), settle=False)
+    at.tell.reached = ""
 
 
 def forget(at: Deployment) -> None:
@@ -138,12 +131,15 @@ def join_proxy(at: Deployment, name: str, subnet: str) -> None:
 def remove_network(at: Deployment) -> None:
     # A client that lost its lock must not take the network from under its successor.
     at.host.session.ask("still_locked", name=f"app-{at.app}")
-    name = network.app_network(at.app)
+    found = network.mine(at.engine, at.app)
+    if found is None:
+        return
+    name = found.name
     for proxy in at.engine.containers({label.ROLE: "proxy"}):
         if name in proxy.addresses:
             at.engine.leave(name, proxy.id)
     try:
-        at.engine.remove_network(name)
+        at.engine.remove_network(found.id)
     except EngineRefused as refused:
         # Somebody else put a container of theirs into it.
         theirs = at.engine.members(name) if refused.status == 403 else {}

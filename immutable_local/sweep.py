@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from immutable_local import drain, health, image, instance, ledger, network, parking, secret
+from immutable_local import drain, health, image, instance, ledger, lock, network, parking, secret
 from immutable_local import labels as label
 from immutable_local.engine import Container
 from immutable_local.errors import EngineError, EngineRefused, ImmError, SessionLost, Unhealthy
@@ -19,7 +19,7 @@ from immutable_local.host import Host
 from immutable_local.instance import Instance
 from immutable_local.live import Live
 from immutable_local.observed import Observed, observe
-from immutable_local.release import WAS_LIVE, Release
+from immutable_local.release import Release, announced, unseal
 from immutable_local.routes import Slot
 from immutable_local.sidecar.hands.locks import RECOVERY
 from immutable_local.unbroken import side_by_side
@@ -30,7 +30,7 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
     """Leave what is live, and nothing else; returns what is there then. `command` is the one that sweeps."""
     if _rejoin(host, observed):
         observed = observe(host.engine, host.session, observed.app)
-    if _history_is_lost(observed):
+    if history_is_lost(observed):
         observed = _begin_history_anew(host, observed, tell)
     strays = stray_instances(observed)
     orphans = [number for number in observed.sealed if number not in _known(observed)]
@@ -43,8 +43,9 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
     if observed.live is not None:
         parking.sweeping(host, observed.app, observed.live.held)
     _complete_ledger(host, observed, command)
+    _point_whole(host, observed)
     _drain(host, observed, strays, tell)
-    side_by_side(lambda each: _retire(host, observed, each), strays)
+    gone = side_by_side(lambda each: _retire(host, observed, each, tell), strays)
     # After the strays: where one writer is allowed, the old one starts when the new one is gone.
     if observed.live is not None and (held or observed.doing is not None):
         try:
@@ -52,6 +53,7 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
         except (EngineRefused, Unhealthy) as failed:
             # What is live isn't well, and the command that comes now may be the one that heals it.
             tell.warn(f"{failed.message}; {'; '.join(failed.details[:1])}".rstrip("; "))
+    _settle_routes(host, observed, tell)
     for number in orphans:
         host.engine.remove_image(f"{image.repository(observed.app)}:{number}")
     for each in observed.tasks:
@@ -59,8 +61,9 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
     image.remove_leftovers(host.engine, observed.app)
     secret.sweep(host.engine, observed.app)
     host.session.ask("doing_clear", app=observed.app)
-    if strays:
-        tell.note(f"swept what an interrupted command left: {', '.join(each.name for each in strays)}")
+    if any(gone):
+        names = [each.name for each, went in zip(strays, gone, strict=True) if went]
+        tell.note(f"swept what an interrupted command left: {', '.join(names)}")
     return _count_no_more(host, observe(host.engine, host.session, observed.app), tell)
 
 
@@ -98,15 +101,21 @@ def _count_no_more(host: Host, observed: Observed, tell: Teller) -> Observed:
     return replace(observed, live=told)
 
 
-def _history_is_lost(observed: Observed) -> bool:
-    """Whether there are releases and no history: imm's state volume was removed, or is another engine's."""
-    return not observed.records and observed.doing is None and bool(observed.live or observed.sealed)
+def history_is_lost(observed: Observed) -> bool:
+    """Whether there are releases and no history: imm's state volume was removed, or is another engine's.
+
+    Or a history that only tells of releases found again, and not of all of them: it was cut off there.
+    """
+    if observed.doing is not None or any(record["event"] != "found" for record in observed.records):
+        return False
+    found = announced(observed.records)
+    return not set(observed.sealed) <= found or (observed.live is not None and not found)
 
 
 def _begin_history_anew(host: Host, observed: Observed, tell: Teller) -> Observed:
     """Releases that are still here keep their numbers and can be reverted to; say so, and what is lost."""
     live = observed.live.release if observed.live else None
-    for number in sorted(observed.sealed):
+    for number in sorted(set(observed.sealed) - announced(observed.records)):
         identity = observed.sealed[number][1][label.IDENTITY]
         ledger.append(host.session, observed.app, "found", release=number, identity=identity)
     found = [number for number in sorted(observed.sealed) if number != live]
@@ -131,10 +140,17 @@ def let_go(host: Host, observed: Observed, live: Live) -> None:
         if each.running and each.name in stopping:
             host.engine.stop(each.id, instance.grace_of(host.engine, each.id))
     stopped = [each for each in mine if not each.running or each.name in stopping]
+    refusals: list[EngineRefused] = []
     for each in stopped:
-        host.engine.start(each.id)
+        try:
+            host.engine.start(each.id)
+        except EngineRefused as refused:
+            # The others are none the worse for it.
+            refusals.append(refused)
     for each in mine:
         host.engine.keep_running(each.id)
+    if refusals:
+        raise refusals[0]
     if release is not None:
         what = f"the old instance of release {live.release}"
         instances = [_instance(release, observed, live, each) for each in stopped]
@@ -151,20 +167,17 @@ def let_go(host: Host, observed: Observed, live: Live) -> None:
 
 
 def _let_pass(host: Host, observed: Observed, live: Live) -> None:
-    if live.held:
-        host.proxy.point(host.session, observed.app, replace(live, held=()))
-    # Also when nothing is held any more: the flip may have come, and the release of what waits not.
-    parking.release(host, observed.structure, live.slots, sorted(live.services))
+    try:
+        if live.held:
+            host.proxy.point(host.session, observed.app, replace(live, held=()))
+    finally:
+        # Also when nothing is held any more: the flip may have come, and the release of what waits not.
+        parking.release(host, observed.structure, live.slots, sorted(live.services))
 
 
 def _known(observed: Observed) -> set[int]:
-    """The releases that a record of the ledger names: a sealed image that none names was never announced.
-
-    One that was live was: its first record may have been broken, and moved out of the way.
-    """
-    live = {observed.live.release} if observed.live else set()
-    naming = {"sealed", "found", *WAS_LIVE}
-    return live | {record["release"] for record in observed.records if record["event"] in naming}
+    """The releases that the ledger names: a sealed image of which no record tells was never announced."""
+    return announced(observed.records) | ({observed.live.release} if observed.live else set())
 
 
 def _instance(release: Release, observed: Observed, live: Live, container: Container) -> Instance:
@@ -228,13 +241,47 @@ def _complete_ledger(host: Host, observed: Observed, command: str) -> None:
         "by": who(),
         "stopping": _at_stopping(observed),
     }
-    host.session.ask("doing_write", app=observed.app, told=told)
+    # What was written there before stays true where this can't be.
+    host.session.ask("doing_write", app=observed.app, told=told, needed=False)
 
 
 def _told_already(observed: Observed, doing: Mapping[str, Any]) -> bool:
     """Whether a sweep that was interrupted itself came as far as to say where this one was."""
     told = [record["at"] for record in observed.records if record["event"] == "interrupted"]
     return bool(told) and told[-1] > doing.get("at", told[-1])
+
+
+def _point_whole(host: Host, observed: Observed) -> None:
+    """A flip that was cut off may have moved the live link, and a proxy that has words of its own not yet:
+    what the link doesn't name is about to go, so all traffic must follow it first."""
+    if observed.doing is None or observed.structure is None:
+        return
+    if observed.live is None:
+        host.proxy.withdraw(host.session, observed.app)
+    else:
+        host.proxy.point(host.session, observed.app, observed.live)
+
+
+def _settle_routes(host: Host, observed: Observed, tell: Teller) -> None:
+    """What an interrupted command claimed is claimed no more: another app may have it."""
+    before, live, release, session = observed.structure, observed.live, observed.live_release, host.session
+    known = {each.name for each in release.app.services} if release else set()
+    if before is None or (live is not None and not live.services.keys() <= known):
+        return
+    settled = before.settled(release.app.services, live.slots) if live and release else None
+    if settled == before:
+        return
+    try:
+        with lock.host(session, "sweep"):
+            if settled is None:
+                session.ask("app_remove", app=observed.app)
+            else:
+                session.ask("structure_write", app=observed.app, told=settled.to_json())
+            host.proxy.load(host.engine, session, host.structures(), settle=False)
+    except SessionLost:
+        raise
+    except ImmError as failed:
+        tell.warn(f"the routes of an interrupted command stay: {failed.message}")
 
 
 def _drain(host: Host, observed: Observed, strays: list[Container], tell: Teller) -> None:
@@ -272,6 +319,20 @@ def _stopping(observed: Observed, live: Live) -> set[str]:
     return {name for each in waited_for for name in live.services[each.name].instances}
 
 
-def _retire(host: Host, observed: Observed, container: Container) -> None:
-    grace = instance.grace_of(host.engine, container.id)
-    instance.retire(host.engine, host.session, observed.app, container.id, container.name, grace)
+def _retire(host: Host, observed: Observed, container: Container, tell: Teller) -> bool:
+    """Whether it went. One that can't be removed is in nobody's way, unless it writes what only one may."""
+    try:
+        grace = instance.grace_of(host.engine, container.id)
+        instance.retire(host.engine, host.session, observed.app, container.id, container.name, grace)
+    except EngineRefused as refused:
+        if _writes_alone(container):
+            raise
+        tell.warn(f"{container.name} stays, until the next command tries again: {refused.message}")
+        return False
+    return True
+
+
+def _writes_alone(container: Container) -> bool:
+    app = unseal(container.labels, container.image).app
+    mounted = [each.volume for each in app.service(container.labels[label.SERVICE]).volumes]
+    return any(app.volume(each).writers == "one" for each in mounted)

@@ -583,6 +583,8 @@ class Subject:
         assert after["doing"] is None
         assert (after["broken"], after["halves"]) == ([], [])
         added = [each["event"] for each in after["records"][len(before["records"]) :]]
+        # What was pruned stays gone.
+        assert kill.command != "prune" or "undone" not in error["message"], error
         if live == was and kill.command != "prune":
             assert "undone" in error["message"] or "still live" in error["message"], error
             now = self.holdings()

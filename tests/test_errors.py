@@ -215,7 +215,9 @@ def listens_to(process: int, which: signal.Signals) -> bool:
     return bool(caught >> (which - 1) & 1)
 
 
-@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM], ids=lambda which: which.name)
+@pytest.mark.parametrize(
+    "which", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda which: which.name
+)
 def test_an_interruption_while_an_engine_keeps_silent_is_told_like_any_other(
     which: signal.Signals, folder: Path
 ):
@@ -241,6 +243,30 @@ def test_an_interruption_while_an_engine_keeps_silent_is_told_like_any_other(
     told = json.loads(stdout)
     assert (running.returncode, told["error"]["code"]) == (1, "interrupted"), stderr
     assert "Traceback" not in stderr
+
+
+def test_a_command_that_nohup_began_goes_on_when_its_terminal_ends(folder: Path):
+    """The signal is ignored already when it begins."""
+    with socket.create_server(("127.0.0.1", 0)) as engine:
+        running = subprocess.Popen(
+            ["nohup", sys.executable, "-m", "immutable_local", "up", "--json"],
+            cwd=folder,
+            env={**os.environ, "DOCKER_HOST": f"tcp://127.0.0.1:{engine.getsockname()[1]}"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            asked, _ = engine.accept()
+            with asked:
+                assert until(partial(listens_to, running.pid, signal.SIGTERM), 60.0, pause=0.01)
+                assert not listens_to(running.pid, signal.SIGHUP)
+                running.send_signal(signal.SIGTERM)
+                running.communicate(timeout=60)
+        finally:
+            running.kill()
+            running.wait()
 
 
 def test_what_imm_does_not_know_is_a_bug_with_a_hint_and_a_traceback_only_with_debug(folder: Path):

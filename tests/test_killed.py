@@ -12,6 +12,7 @@ import random
 import re
 import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from immutable_local.engine import connect
 from immutable_local.host import attach
 from immutable_local.sidecar.program import HEARTBEAT_SECONDS
 from tests.conftest import Machine
-from tests.host import Host
+from tests.host import Host, Project
 from tests.kills import (
     SIGNALS,
     STEPS,
@@ -369,6 +370,159 @@ class TestWhatKillsFound:
         told = [each["event"] for each in look(many.host, many.app)["records"][before:]]
         assert told.count("interrupted") == 1, told
 
+    def test_what_a_killed_command_claimed_another_app_may_have(self, shared: Host):
+        """A domain of what was live, and one of a service that never went live."""
+        app, other = shared.project().version("1"), shared.project()
+        shared.up(app)
+        claimed = [f"a.{app.domain}", f"b.{app.domain}"]
+        app.version("2", behave="wait", domains=[app.domain, claimed[0]])
+        app.service("api", port=8000, domains=[claimed[1]], behave="wait")
+        struck(shared, app, "up", at="check_health")
+        del app.settings["services"]["api"]
+        app.version("1", domains=None, environment=None)
+        assert shared.up(app).result["outcome"] == "unchanged"
+        shared.up(other.version("other", domains=[other.domain, *claimed]))
+        assert {shared.get("/version", other, domain=each) for each in claimed} == {"other"}
+        check(shared, app, 1, "1")
+
+    def test_an_instance_that_cannot_be_removed_stops_no_command(self, shared: Host):
+        """It is told of, and tried again."""
+        app = shared.project().version("1")
+        shared.up(app)
+        struck(shared, app.version("2", behave="wait"), "up", at="check_health")
+        left = next(each["Id"] for each in shared.instances(app) if each["Labels"]["imm.release"] == "2")
+        stuck = Path(shared.engine.info()["DockerRootDir"], "containers", left, "hostname")
+        if subprocess.run(["chattr", "+i", str(stuck)], check=False, capture_output=True).returncode:
+            pytest.skip("nothing here is unremovable")
+        try:
+            said = shared.imm(app, "prune")
+        finally:
+            subprocess.run(["chattr", "-i", str(stuck)], check=True)
+        assert "stays, until the next command tries again" in said.stderr
+        shared.imm(app, "prune")
+        check(shared, app, 1, "1")
+
+    def test_an_interrupted_sweep_leaves_nobody_waiting(self, shared: Host):
+        """Its guard would end with it: what waits for the old instance is answered all the same."""
+        subject = Subject(shared, "one", environment={"BOOT": "1.5"})
+        was = subject.next_version()
+        live = subject.deploy()
+        subject.next_version()
+        with command(shared, subject.app, "up") as running:
+            assert running.begun("start"), running
+            running.send(Signals.SIGKILL, alone=False)
+            running.ended()
+        look(shared, subject.app)
+        ended = struck(shared, subject.app, "up", at="sweep", which=Signals.SIGINT, delay=0.3)
+        assert ended.error["code"] == "interrupted"
+        assert shared.get("/version", subject.app) == was
+        check(shared, subject.app, live, was)
+
+    def test_one_instance_that_cannot_be_started_again_leaves_no_other_one_down(self, shared: Host):
+        """Both were stopped for one writer's sake; somebody else's container has an address of imm's meanwhile."""
+        app = shared.project().set(volumes={"one": {"writers": "one"}, "two": {"writers": "one"}})
+        app.version("1", volumes=["one:/data"], hold="1s")
+        app.service("api", port=8000, domains=[f"api.{app.domain}"], volumes=["two:/data"], hold="1s")
+        shared.up(app)
+        listed = [
+            each["Names"][0].lstrip("/")
+            for each in shared.engine.containers(filters={"label": f"imm.app={app.name}"})
+        ]
+        first, second = listed
+        network = f"imm-app-{app.name}"
+        address = shared.inspect(first)["NetworkSettings"]["Networks"][network]["IPAddress"]
+        with command(shared, app.version("2"), "up") as running:
+            assert running.begun("start"), running
+            running.send(Signals.SIGKILL, alone=False)
+            running.ended()
+        look(shared, app)
+        where = shared.engine.create_endpoint_config(ipv4_address=address)
+        theirs = shared.engine.create_container(
+            shared.base,
+            ["sleep", "1000"],
+            host_config=shared.engine.create_host_config(network_mode=network),
+            networking_config=shared.engine.create_networking_config({network: where}),
+        )["Id"]
+        shared.engine.start(theirs)
+        try:
+            said = shared.imm(app, "prune")
+            assert "Docker refused to start" in said.stderr
+            assert shared.running(app) == [second]
+        finally:
+            shared.engine.remove_container(theirs, force=True)
+        shared.up(app)
+        check(shared, app, 2, "2")
+
+    def test_a_network_that_somebody_else_gave_the_apps_name_stays(self, shared: Host):
+        """Of an app that isn't deployed there is nothing to take away, whatever is named like it."""
+        app = shared.project()
+        theirs = f"imm-app-{app.name}"
+        made = shared.engine.create_network(theirs)["Id"]
+        try:
+            assert shared.imm(app, "down").result["outcome"] == "unchanged"
+            shared.imm(app, "prune")
+            assert [each["Id"] for each in shared.engine.networks(names=[theirs])] == [made]
+        finally:
+            shared.engine.remove_network(made)
+
+    def test_a_container_of_an_image_made_of_an_instance_is_somebodys(self, shared: Host):
+        """It inherits imm's labels: it is neither swept away nor in the way, and nor is one of odd labels."""
+        app = shared.project().version("1")
+        shared.up(app)
+        [name] = shared.running(app)
+        copied = shared.engine.commit(name, repository=f"{app.name}-copy")["Id"]
+        odd = {"imm.app": app.name, "imm.role": "instance", "imm.release": "the first", "imm.slot": "red"}
+        kept = [
+            shared.engine.create_container(copied, name=f"{app.name}-debug")["Id"],
+            shared.engine.create_container(shared.base, labels=odd, name=f"{app.name}-odd")["Id"],
+        ]
+        try:
+            assert shared.up(app).result["outcome"] == "unchanged"
+            assert shared.up(app.version("2")).result["outcome"] == "live"
+            assert shared.status(app)["live"]["release"] == 2
+            shared.imm(app, "down")
+            assert sorted(each["Id"] for each in shared.instances(app)) == sorted(kept)
+        finally:
+            for each in kept:
+                shared.engine.remove_container(each)
+            shared.engine.remove_image(copied, force=True)
+
+    def test_an_instance_that_somebody_renamed_is_still_imms(self, shared: Host):
+        """It holds an address of imm's: what the live link doesn't name goes, whatever it is called."""
+        app = shared.project().version("1")
+        shared.up(app)
+        [name] = shared.running(app)
+        shared.engine.rename(name, f"{app.name}-renamed")
+        shared.up(app)
+        check(shared, app, 1, "1")
+
+    def test_a_history_that_was_begun_anew_and_cut_off_is_gone_on_with(self, shared: Host):
+        """Its releases are found again one after the other; one that isn't named yet is no orphan."""
+        app = shared.project()
+        for version in ("1", "2", "3"):
+            shared.up(app.version(version))
+        forget_records(shared, app, "*")
+        shared.up(app)
+        forget_records(shared, app, "00000002-*", "00000003-*", "00000004-*")
+        said = shared.imm(app, "prune")
+        assert "can be reverted to: 1, 2" in said.stderr
+        assert shared.releases(app) == [1, 2, 3]
+        assert shared.revert(app).result["release"] == 2
+        check(shared, app, 2, "2")
+
+    def test_a_release_whose_seal_was_moved_away_is_kept_and_its_number_given_to_nobody(self, shared: Host):
+        """A broken record is moved away by hand: others still name what was live."""
+        app = shared.project()
+        shared.up(app)
+        forget_records(shared, app, "00000001-*")
+        shared.up(app.version("2"))
+        assert shared.releases(app) == [1, 2]
+        sealed = next(each for each in look(shared, app)["records"] if each["event"] == "sealed")
+        forget_records(shared, app, f"{sealed['number']:08d}-*")
+        shared.revert(app)
+        shared.engine.remove_image(f"imm.local/app/{app.name}:2")
+        assert shared.up(app.version("3")).result["release"] == 3
+
     def test_a_first_release_killed_while_it_starts_goes_live_at_the_next_command(self, host: Host):
         """Network, routes and a container of a moment may be there or not."""
         choice = random.Random(SEED)
@@ -391,6 +545,13 @@ class TestWhatKillsFound:
             assert (ended.code, ended.error["code"]) == (1, "interrupted")
             assert subject.holdings() == nothing
             check(host, subject.app, None)
+
+
+def forget_records(host: Host, app: Project, *names: str) -> None:
+    """Records of the app's ledger that are not there any more."""
+    folder = f"/imm/state/data/ledger/{app.name}"
+    for each in names:
+        assert host.execute("imm-sidecar", "sh", "-c", f"rm {folder}/{each}") == (0, "")
 
 
 @pytest.mark.parametrize("item", FREEZES, ids=str)

@@ -16,7 +16,10 @@ from immutable_local.engine import connect
 from immutable_local.errors import HostLocked, SessionLost
 from immutable_local.host import attach
 from immutable_local.sidecar.program import HEARTBEAT_SECONDS
+from immutable_local.wait import until
 from tests.host import HEALTHCHECK, Host, Project
+from tests.kills import command
+from tests.test_errors import listens_to
 from tests.wire import Wire
 
 # Its instances boot when the test lets them go.
@@ -102,7 +105,7 @@ def test_two_apps_are_deployed_at_the_same_time(host: Host):
     assert (host.get("/version", first), host.get("/version", second)) == ("1", "1")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_during_the_health_check_undoes_everything(
     host: Host, app: Project, number: signal.Signals
 ):
@@ -121,6 +124,21 @@ def test_an_interruption_during_the_health_check_undoes_everything(
     assert (last["event"], last["release"]) == ("failed", 2)
     assert "interrupted" in last["error"]
     assert host.up(app.version("3", environment={})).result["outcome"] == "live"
+
+
+def test_an_interrupted_secret_set_says_that_it_may_be_set(host: Host, app: Project):
+    """Nothing of it is undone. Here it waits for the lock yet."""
+    waiting = ("secret", "set", "TOKEN", "--from", "VERSION", "--wait", "60s")
+    with (
+        host.begun(app.version("1", **WAITS), "up", step="check_health"),
+        command(host, app, *waiting) as running,
+    ):
+        assert until(lambda: listens_to(running.process.pid, signal.SIGHUP), 60.0, pause=0.01)
+        running.send(signal.SIGINT)
+        ended = running.ended()
+    assert (ended.code, ended.error["code"]) == (1, "interrupted")
+    assert "secret set may be done, or not" in ended.error["message"]
+    assert "imm secret list" in ended.error["hint"]
 
 
 def test_an_interrupted_first_release_leaves_nothing(host: Host, app: Project):
@@ -194,3 +212,13 @@ def test_what_was_told_in_vain_is_raised_by_what_is_told_next(host: Host, app: P
         with pytest.raises(SessionLost, match="lock was lost"):
             session.tell("doing_write", app=app.name, told={"step": "flip"})
         assert session.ask("app_state", app=app.name)["doing"] is None
+
+
+def test_what_was_told_in_vain_does_not_keep_what_is_told_next_from_being_done(host: Host, app: Project):
+    """The host's lock is given back, also when what came before it failed."""
+    ready, other = attach(connect()), attach(connect())
+    assert ready is not None and other is not None
+    with ready.session as session, other.session as next_one:
+        with pytest.raises(SessionLost, match="lock was lost"), lock.host(session, "a test"):
+            session.tell("doing_write", app=app.name, told={"step": "start"})
+        assert next_one.ask("lock", name="host", who={}, wait=5.0)

@@ -89,3 +89,19 @@ def test_a_recovery_that_does_not_end_is_named(state: Path, monkeypatch: pytest.
     with held_by(state, RECOVERY), pytest.raises(Refusal) as refused:
         locks.lock(APP, ME)
     assert refused.value.told["holder"] == RECOVERY
+
+
+def test_what_a_session_left_in_the_middle_of_a_write_is_removed_by_who_has_its_lock_next(state: Path):
+    """Its temporary names; not those of an app that somebody else may just be writing of."""
+    mine = ["builds/.new-7-8-shop.jsonl", "doing/.new-7-8-shop.json", "apps/shop/.new-7-8-structure.json"]
+    others = ["builds/.new-7-8-blog.jsonl", "builds/shop.jsonl", "apps/blog/.live-3"]
+    hosts = [".new-7-8-nginx.conf", ".new-7-8-next-app-shop.yml", "next-app-shop.yml"]
+    kept = ["nginx.conf", "nginx.conf.new"]
+    for each in (*mine, *others, *hosts, *kept):
+        (state / each).parent.mkdir(parents=True, exist_ok=True)
+        (state / each).touch()
+    locks.lock(APP, ME)
+    assert [each for each in (*mine, *others, *hosts) if (state / each).exists()] == [*others, *hosts]
+    locks.lock("host", ME)
+    locks.unlock("host")
+    assert [each for each in (*hosts, *kept) if (state / each).exists()] == kept

@@ -46,6 +46,25 @@ def test_each_slot_is_the_other_ones_other():
     assert [other(slot) for slot in SLOTS] == ["green", "blue"]
 
 
+def test_what_is_settled_serves_from_both_sides_what_is_live_and_nothing_else():
+    """Whatever a command that was killed had given to the idle side, or to a service that never went live."""
+    web = Service("web", port=8000, domains=("a.localhost",))
+    addresses = {"blue": ("10.0.0.3",), "green": ("10.0.0.4",)}
+    live = Side.of(web, addresses["green"])
+    new = Side.of(Service("web", port=9000, domains=("a.localhost", "b.localhost")), addresses["blue"])
+    extra = Side.of(Service("api", port=8000, domains=("c.localhost",)), ("10.0.0.5",))
+    before = Structure(
+        "shop",
+        1,
+        {"web": {"green": live, "blue": new}, "api": {"blue": extra}},
+        {"web": addresses, "api": {"blue": ("10.0.0.5",), "green": ("10.0.0.6",)}},
+    )
+    after = before.settled((web, Service("worker")), {"web": "green", "worker": "blue"})
+    assert after.sides == {"web": {"green": live, "blue": Side.of(web, addresses["blue"])}}
+    assert after.addresses == {"web": addresses}
+    assert after.settled((web,), {"web": "green"}) == after
+
+
 def side(*domains: str, path: str = "/") -> Side:
     return Side(8000, ("10.0.0.3",), domains, path, False)
 

@@ -76,12 +76,12 @@ class Session:
     def tell(self, do: str, **told: Any) -> None:
         """Say something that the sidecar does at once, before all that is asked later; nobody waits for it.
 
-        When it fails, the next thing told raises that: by then an answer has been on its way for a while.
+        When it fails, the next thing told raises that, and is said all the same: by then an answer has been
+        on its way for a while.
         """
-        if self._told is not None:
-            before, self._told = self._told, None
+        before, self._told = self._told, self._send(do, told)
+        if before is not None:
             self._awaited(before, do, ANSWER_SECONDS)
-        self._told = self._send(do, told)
 
     def _send(self, do: str, told: Mapping[str, Any]) -> Future[Any]:
         answer: Future[Any] = Future()

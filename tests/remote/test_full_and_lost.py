@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +14,7 @@ pytest.register_assert_rewrite("tests.remote.faults")
 
 from immutable_local.wait import until  # noqa: E402
 from tests.host import Project  # noqa: E402
-from tests.kills import check  # noqa: E402
+from tests.kills import check, struck  # noqa: E402
 from tests.remote.conftest import Apart, apart, base_image  # noqa: E402
 from tests.remote.faults import RETURN_SECONDS, Fault, Scene  # noqa: E402
 from tests.remote.second_engine import SecondEngine  # noqa: E402
@@ -71,6 +74,77 @@ class TestFullDisk:
         assert ended.error["still"] == f"release {small.live} is live" and small.live != was
         last = [each["event"] for each in small.state()["records"] if each["release"] == small.live]
         assert "went_live" in last
+
+    def test_down_that_fails_says_whether_the_app_is_still_live(self, small: Scene):
+        """What it took away it may have no space to write again."""
+        small.settle().fill(0)
+        failed = small.host.imm(small.app, "down", expect=1)
+        answers = small.host.ask("/version", small.app).status == 200
+        small.free()
+        assert failed.error["code"] == "disk_full"
+        still = f"release {small.live} is still live" if answers else "may be off this host already"
+        assert still in failed.error["still"]
+        version = small.subject.versions[small.live]
+        small.live = small.host.up(small.app).result["release"]
+        small.right(version)
+
+
+class TestFullState:
+    """imm's state is on a disk of its own, which is full to the last byte."""
+
+    @pytest.fixture
+    def scene(self, bare: Apart) -> Scene:
+        """Of three releases the first one is one too many."""
+        scene = Scene(bare)
+        for _ in range(2):
+            scene.subject.next_version()
+            scene.live = scene.subject.deploy()
+        scene.app.set(release={"keep": 1})
+        return scene
+
+    def test_status_tells_and_prune_removes(self, scene: Scene):
+        """They need no byte: who holds the lock, and where prune is, is only told to others."""
+        with full_state(scene.host):
+            assert scene.host.status(scene.app)["live"]["release"] == 3
+            assert scene.host.imm(scene.app, "prune").result["removed"] == [1]
+            assert scene.host.imm(scene.app, "prune").result["removed"] == []
+        assert scene.host.releases(scene.app) == [2, 3]
+
+    def test_what_prune_should_remove_goes_although_the_sweep_before_it_cannot_write(self, scene: Scene):
+        """What a killed command left is swept, and told, once there is space."""
+        scene.subject.next_version()
+        struck(scene.host, scene.app, "up", at="check_health")
+        with full_state(scene.host):
+            assert scene.host.imm(scene.app, "prune", expect=1).error["code"] == "disk_full"
+            assert scene.host.releases(scene.app) == [2, 3, 4]
+        scene.host.imm(scene.app, "prune")
+        assert scene.host.releases(scene.app) == [2, 3]
+        scene.right(scene.subject.versions[scene.live])
+
+
+@contextmanager
+def full_state(host: Apart) -> Iterator[None]:
+    state = Path(host.engine.inspect_volume("imm-state")["Mountpoint"]) / "data"
+    kept = host.folder / "state"
+    for words in (
+        ["cp", "-a", str(state), str(kept)],
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "imm-test", str(state)],
+        ["cp", "-a", f"{kept}/.", str(state)],
+    ):
+        subprocess.run(words, check=True)
+    host.engine.restart("imm-sidecar", timeout=0)
+    try:
+        with (state / "filling").open("wb", buffering=0) as filling, suppress(OSError):
+            while True:
+                filling.write(bytes(512))
+        yield
+    finally:
+        (state / "filling").unlink()
+        subprocess.run(["rm", "-rf", str(kept)], check=True)
+        subprocess.run(["cp", "-a", str(state), str(kept)], check=True)
+        subprocess.run(["umount", "--lazy", str(state)], check=True)
+        subprocess.run(["cp", "-a", f"{kept}/.", str(state)], check=True)
+        host.engine.restart("imm-sidecar", timeout=0)
 
 
 class TestLostState:

@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from signal import Signals
 
 import pytest
@@ -17,7 +18,7 @@ pytest.register_assert_rewrite("tests.remote.faults")
 
 from immutable_local.wait import until  # noqa: E402
 from tests.host import Project  # noqa: E402
-from tests.kills import Kill, Subject, at_each_step, at_the_begin, guards  # noqa: E402
+from tests.kills import Clients, Kill, Subject, at_each_step, at_the_begin, check, guards, struck  # noqa: E402
 from tests.remote.conftest import Apart, apart, base_image  # noqa: E402
 from tests.remote.faults import host_is_right, proxies, struck_at, tasks  # noqa: E402
 from tests.remote.second_engine import SecondEngine  # noqa: E402
@@ -69,6 +70,32 @@ def subjects(traefik: Apart) -> dict[str, Subject]:
 @pytest.mark.parametrize("kill", kills(), ids=str)
 def test_killed_behind_traefik_and_right_again_at_the_next_command(subjects: dict[str, Subject], kill: Kill):
     subjects[kill.writers].endure(kill)
+
+
+def test_a_flip_that_was_cut_before_traefik_could_follow_is_whole_before_the_old_release_goes(
+    subjects: dict[str, Subject],
+):
+    """The live link and Traefik's file are written one after the other: no request is lost between the two."""
+    subject = subjects["many"]
+    host, app = subject.host, subject.app
+    was = subject.next_version()
+    live = subject.deploy()
+    routes = Path(f"/proc/{host.inspect('imm-sidecar')['State']['Pid']}/root/imm/proxy/data")
+    of_app = routes / "traefik" / f"app-{app.name}.yml"
+    before = of_app.read_text()
+    with ThreadPoolExecutor(1) as beside:
+        slow = beside.submit(host.ask, "/slow?5", app)
+        version = subject.next_version()
+        struck(host, app, "up", at="drain")
+        (routes / "as-it-was").write_text(before)
+        (routes / "as-it-was").rename(of_app)
+        assert until(lambda: host.get("/version", app) == was, 10.0, pause=0.05)
+        with Clients(host, app) as clients:
+            host.imm(app, "prune")
+        assert not clients.lost()
+        assert slow.result().status == 200
+    check(host, app, live + 1, version)
+    subject.deploy()
 
 
 @pytest.fixture(scope="module")

@@ -98,9 +98,14 @@ def _doing(app: str) -> Any:
         return {"command": "a command", "by": "somebody", "step": "a step that can't be read"}
 
 
-def doing_write(app: str, told: dict[str, Any]) -> None:
+def doing_write(app: str, told: dict[str, Any], needed: bool = True) -> None:
+    """`needed`: whether the next command must know it, to put right what this one leaves."""
     need(f"app-{app}")
-    write_whole(STATE / "doing" / f"{named(app)}.json", dump({**told, "at": now()}))
+    try:
+        write_whole(STATE / "doing" / f"{named(app)}.json", dump({**told, "at": now()}))
+    except OSError:
+        if needed:
+            raise
 
 
 def doing_clear(app: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -12,6 +13,7 @@ from immutable_local.sidecar.hands.ground import PROXY, STATE, Refusal, dump, na
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import pathlib
     from typing import Any
 
 # What a guard is at that puts right what a killed command left: whoever comes meanwhile waits for it.
@@ -48,11 +50,15 @@ def lock(name: str, who: dict[str, Any], wait: float = 0.0) -> bool:
                 os.close(fd)
                 raise Refusal("locked", holder=holder) from None
             time.sleep(0.02)
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, dump({**who, "since": now()}), 0)
+    # Who has it is only told to people: on a full disk, too, what frees it must get the lock.
+    with contextlib.suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, dump({**who, "since": now()}), 0)
     held[name] = fd
     if name.startswith("app-"):
         tidy(name.removeprefix("app-"))
+    elif name == "host":
+        remove_all(PROXY, r"\.new-.*|next-.*")
     return True
 
 
@@ -65,12 +71,21 @@ def patience(holder: dict[str, Any]) -> float:
 
 def tidy(app: str) -> None:
     """Remove what a session that ended in the middle of a write left: its temporary names."""
-    of_app = re.compile(rf"\.new-\d+-\d+-{re.escape(app)}\.json")
-    mine = [STATE / "ledger" / app, STATE / "secrets" / app, STATE / "logs" / app, PROXY / "apps" / app]
-    for folder in (*mine, STATE / "doing", STATE / "origins"):
-        for name in os.listdir(folder) if folder.is_dir() else []:
-            if of_app.fullmatch(name) or (folder in mine and name.startswith((".new-", ".live-"))):
-                (folder / name).unlink(missing_ok=True)
+    for folder in (
+        STATE / "ledger" / app,
+        STATE / "secrets" / app,
+        STATE / "logs" / app,
+        PROXY / "apps" / app,
+    ):
+        remove_all(folder, r"\.(new|live)-.*")
+    for folder in (STATE / "doing", STATE / "origins", STATE / "builds"):
+        remove_all(folder, rf"\.new-\d+-\d+-{re.escape(app)}\.jsonl?")
+
+
+def remove_all(folder: pathlib.Path, names: str) -> None:
+    for name in os.listdir(folder) if folder.is_dir() else []:
+        if re.fullmatch(names, name):
+            (folder / name).unlink(missing_ok=True)
 
 
 def unlock(name: str) -> None:

@@ -12,12 +12,16 @@ KEPT_LOGS = 60
 
 
 def log_keep(app: str, name: str, content: str) -> None:
-    """Keep the log of an instance (base64); the oldest go when there are more than KEPT_LOGS."""
+    """Keep the log of an instance (base64); the oldest go when there are more than KEPT_LOGS.
+
+    On a full disk it isn't kept: that must not keep the instance from being removed.
+    """
     import base64
 
     need(f"app-{app}")
     folder = STATE / "logs" / named(app)
-    write_whole(folder / f"{named(name)}.log", base64.b64decode(content))
+    with suppress(OSError):
+        write_whole(folder / f"{named(name)}.log", base64.b64decode(content))
     for each in log_list(app)[:-KEPT_LOGS]:
         (folder / f"{each}.log").unlink(missing_ok=True)
 

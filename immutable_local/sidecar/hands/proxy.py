@@ -137,6 +137,7 @@ def answers(sock: str, path: str, seconds: float) -> bool:
 
 def unconnected(addresses: dict[str, list[str]], seconds: float) -> list[str]:
     """Wait until the proxy has no connection to these addresses; returns whose it still has."""
+    need_network()
     deadline = time.monotonic() + seconds
     while True:
         connected = established()
