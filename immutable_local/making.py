@@ -7,8 +7,8 @@ import json
 import re
 import tarfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,8 @@ PROCESSES = 512
 # The name that whoever makes the host holds meanwhile.
 MAKING = "imm-making"
 MAKING_SECONDS = 60.0
+# What is true when a proxy left, and no way led back.
+DARK = "the proxy may not run: then nobody reaches what is live"
 # How long a proxy that is replaced may finish what it is answering; its port is unattended meanwhile.
 LEAVING_SECONDS = 5.0
 # One that the engine was asked to stop has stopped this long after that, or was never asked to.
@@ -98,7 +100,7 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
         ready = _ready_already(found, host, change or {}) or _rejoined(engine, found, change or {})
         if ready is not None:
             return ready
-        with Undo(report) as undo:
+        with _undoing(report) as undo:
             found = _settled(engine, find(engine))
             _make(engine, replace(_asked(engine, found), **(change or {})), found, held, undo, report)
             host = _ready(engine)
@@ -107,6 +109,25 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
                 host.proxy.load(engine, host.session, host.structures(), settle=False)
                 unbroken(_take_over, host, undo)
         return host
+
+
+@contextmanager
+def _undoing(report: Callable[[str], Any]) -> Iterator[Undo]:
+    """Undo steps; where one fails, too, the error doesn't say that all is as it was."""
+    undo = Undo(report)
+    try:
+        with undo:
+            yield undo
+    except ImmError as failed:
+        if not undo.whole:
+            failed.still = DARK
+        raise
+    except KeyboardInterrupt as stopped:
+        if undo.whole:
+            raise
+        raise ImmError(
+            "interrupted", code="interrupted", still=DARK, hint="imm proxy up starts the proxy again"
+        ) from stopped
 
 
 def _made_by_another(engine: Engine, image: str, change: Mapping[str, Any], held: ExitStack) -> Host | None:

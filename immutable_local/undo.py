@@ -19,6 +19,8 @@ class Undo:
     def __init__(self, report: Callable[[str], Any]) -> None:
         self._report = report
         self._steps = ExitStack()
+        # Whether each step that has run went well.
+        self.whole = True
 
     def by(self, step: Callable[..., Any], *arguments: Any) -> None:
         """Undo by calling `step(*arguments)`."""
@@ -44,6 +46,7 @@ class Undo:
         try:
             step(*arguments)
         except ImmError as failed:
+            self.whole = False
             if decisive:
                 self._steps.pop_all()
             self._report(f"while undoing ({step.__name__}): {failed.message}; the next command finishes it")

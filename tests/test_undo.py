@@ -14,7 +14,7 @@ def test_a_failure_undoes_everything_in_reverse_and_is_told():
         undo.by(done.append, "first")
         undo.by(done.append, "second")
         raise ImmError("the cause")
-    assert done == ["second", "first"]
+    assert done == ["second", "first"] and undo.whole
 
 
 def test_after_the_point_of_no_return_nothing_is_undone():
@@ -41,6 +41,7 @@ def test_an_undo_step_that_fails_is_reported_and_hides_nothing():
         raise ImmError("the cause")
     assert done == ["first"]
     assert reported == ["while undoing (discard): Docker refused to remove it; the next command finishes it"]
+    assert not undo.whole
 
 
 def test_what_may_still_be_in_use_is_left_when_the_way_back_fails():

@@ -9,6 +9,8 @@ import shlex
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -156,6 +158,33 @@ def test_a_proxy_that_cannot_move_stays_where_it_is(bare: Apart, app: Project):
         bare.engine.remove_container(name, force=True)
     assert bare.up(app).result["outcome"] == "unchanged"
     assert bare.imm(app, "proxy", "status").result["port"] == PORT
+    assert bare.get("/version") == "1"
+
+
+def test_a_proxy_that_can_neither_move_nor_go_back_is_not_told_as_still_live(bare: Apart, app: Project):
+    """Its own port was taken, too, the moment that it left: what isn't true isn't said."""
+    bare.up(app)
+    with ExitStack() as taken, ThreadPoolExecutor(1) as beside:
+        taken.enter_context(bare.second.listening(8081))
+        told: Any = bare.engine.events(since=f"{time.time():.9f}", decode=True)
+
+        def take() -> bool | None:
+            try:
+                taken.enter_context(bare.second.listening(PORT))
+            except OSError:
+                return None
+            return True
+
+        def take_as_it_leaves() -> bool | None:
+            next(each for each in told if each["Action"] == "die" and "imm-proxy" in str(each))
+            return until(take, RETURN_SECONDS, pause=0.001)
+
+        left = beside.submit(take_as_it_leaves)
+        refused = bare.imm(app, "proxy", "up", "--http-port", "8081", expect=1).error
+        assert left.result()
+        told.close()
+        assert refused["code"] == "port_taken" and "may not run" in refused["still"]
+    assert bare.up(app).result["outcome"] == "unchanged"
     assert bare.get("/version") == "1"
 
 
