@@ -102,11 +102,18 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
             return ready
         with _undoing(report) as undo:
             found = _settled(engine, find(engine))
+            served = runs(found.get("proxy"))
             _make(engine, replace(_asked(engine, found), **(change or {})), found, held, undo, report)
             host = _ready(engine)
             undo.by(host.close)
             with lock.host(host.session, "proxy up"):
-                host.proxy.load(engine, host.session, host.structures(), settle=False)
+                try:
+                    host.proxy.load(engine, host.session, host.structures(), settle=False)
+                except ImmError:
+                    if not served:
+                        # One with the routes that it last had is more than none.
+                        unbroken(_take_over, host, undo)
+                    raise
                 unbroken(_take_over, host, undo)
         return host
 

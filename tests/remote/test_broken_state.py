@@ -84,3 +84,16 @@ def test_a_broken_origin_moved_away_is_noted_anew(bare: Apart, app: Project):
     follow(bare, refused(bare, app, "up"))
     assert bare.up(app.version("2")).result["previous"] == 1
     assert bare.execute("imm-sidecar", "test", "-s", f"/imm/state/data/origins/{app.name}.json")[0] == 0
+
+
+def test_routes_that_nobody_can_read_keep_no_proxy_from_coming_back(bare: Apart, app: Project):
+    """It answers with those that it last had, and its sidecar is there to be told what the hint says."""
+    bare.up(app)
+    spoil(bare, f"/imm/proxy/data/apps/{app.name}/structure.json*")
+    for name in ("imm-sidecar", "imm-proxy"):
+        bare.engine.remove_container(name, force=True)
+    error = refused(bare, app, "up")
+    assert bare.get("/version") == "1"
+    follow(bare, error)
+    assert bare.up(app).result["outcome"] == "live"
+    assert bare.get("/version") == "1"
