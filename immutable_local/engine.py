@@ -397,23 +397,11 @@ class Engine:
             made = self.client.exec_create(container, list(command), stdin=True)
             return self.client.exec_start(made["Id"], socket=True)
 
-    def has(self, container: str, path: str) -> bool:
-        """Whether there is anything at a path inside a container."""
-        try:
-            with asking_docker_to(f"look at {path} of {container}"):
-                stream, _ = self.client.get_archive(container, path)
-                stream.close()
-        except EngineRefused as refused:
-            if refused.status == 404:
-                return False
-            raise
-        return True
-
-    def is_empty(self, container: str, folder: str) -> bool:
-        """Whether there is nothing in a folder inside a container."""
+    def empty_folder(self, container: str, path: str) -> tarfile.TarInfo | None:
+        """Whose a folder inside a container is; None when anything is in it."""
         beginning = b""
-        with asking_docker_to(f"look into {folder} of {container}"):
-            stream, _ = self.client.get_archive(container, folder)
+        with asking_docker_to(f"look into {path} of {container}"):
+            stream, _ = self.client.get_archive(container, path)
             for part in stream:
                 beginning += part
                 if len(beginning) >= BEGINNING_BYTES:
@@ -422,7 +410,7 @@ class Engine:
         with tarfile.open(fileobj=io.BytesIO(beginning)) as archive:
             itself = archive.next()
         # The end of an archive is zeros.
-        return itself is not None and not any(beginning[itself.offset_data :])
+        return itself if itself is not None and not any(beginning[itself.offset_data :]) else None
 
     @contextmanager
     def task(self, image: str, app: str, mounts: Sequence[Any] = ()) -> Iterator[str]:

@@ -21,9 +21,10 @@ def ensure(engine: Engine, release: Release, services: Sequence[Service]) -> Non
     """Make the volumes of these services that aren't there.
 
     Docker fills a new one with the image's files and their ownership at that path. Where the image has
-    nothing there the folder would be root's: it is given to the service's user, of several services the
-    first one's. One that is empty, and that no container has, is as good as new: whoever made it may have
-    been killed before it was given. Raises ImmError for a volume that isn't this app's.
+    nothing there, be it that it has a VOLUME, the folder would be root's: it is given to the service's user,
+    of several services the first one's. One that is empty, and that no container has, is as good as new:
+    whoever made it may have been killed before it was given. Raises ImmError for a volume that isn't this
+    app's.
     """
     app = release.app
     first: dict[str, tuple[Service, str]] = {}
@@ -83,13 +84,13 @@ def _give_to_user(engine: Engine, app: str, service: Service, image: str, name: 
     if user in ("", "0", "root", "0:0"):
         return
     folder, _, last = path.rstrip("/").rpartition("/")
-    with engine.task(image, app) as task:
-        if engine.has(task, path):
+    with engine.task(image, app, [volume_mount(name, path)]) as task:
+        found = engine.empty_folder(task, path)
+        if found is None or (found.uid, found.gid) != (0, 0):
             return
         uid, gid = user_ids(engine, task, user)
-    with engine.task(image, app, [volume_mount(name, path)]) as task:
-        if not engine.is_empty(task, path):
-            return
+        # In vain where the image has an empty folder of root's: as an instance is created Docker gives the
+        # volume, while it is empty, that one's owner again.
         entry = tarfile.TarInfo(last)
         entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o755, uid, gid
         engine.put(task, folder or "/", [(entry, b"")])

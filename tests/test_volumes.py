@@ -38,7 +38,12 @@ def test_a_new_volume_takes_the_images_files_and_ownership(host: Host, app: Proj
     assert volume["Labels"] == {"imm.role": "volume", "imm.app": app.name}
 
 
-def test_a_volume_where_the_image_has_nothing_belongs_to_the_services_user(host: Host, app: Project):
+@pytest.mark.parametrize("line", ["", "VOLUME /var/lib/new"])
+def test_a_volume_where_the_image_has_nothing_belongs_to_the_services_user(
+    host: Host, app: Project, line: str
+):
+    """Also when the image announces it."""
+    app.dockerfile((app.folder / "Dockerfile").read_text().replace("USER", f"{line}\nUSER", 1))
     host.up(app.version("1", volumes=["data:/data", "new:/var/lib/new"], user="1234:1235"))
     assert host.get("/write?/var/lib/new/file=x") == "written"
     assert host.get("/read?/var/lib/new/file").startswith("1234:1235 ")
