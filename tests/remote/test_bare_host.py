@@ -168,11 +168,11 @@ def test_a_proxy_that_can_neither_move_nor_go_back_is_not_told_as_still_live(bar
         taken.enter_context(bare.second.listening(8081))
         told: Any = bare.engine.events(since=f"{time.time():.9f}", decode=True)
 
-        def take() -> bool | None:
+        def take() -> bool:
             try:
                 taken.enter_context(bare.second.listening(PORT))
             except OSError:
-                return None
+                return False
             return True
 
         def take_as_it_leaves() -> bool | None:
