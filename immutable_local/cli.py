@@ -740,24 +740,31 @@ def _deploy(command: Callable[[Begun, App, Path, Teller], Result], to_build: boo
 def _interruptible(
     tell: Teller, left: str = UNDONE, hint: str = "imm status shows what is live"
 ) -> Iterator[None]:
-    """SIGTERM and SIGHUP undo as Ctrl-C does. Raises ImmError when they have: then `left` is true."""
+    """SIGTERM and SIGHUP undo as Ctrl-C does. Raises ImmError when they have: then `left` is true.
+
+    Once it is over, one way or the other, they come too late: the process only tells how it ended.
+    """
     # Who ignores it already was started by nohup.
     numbers = [each for each in ENDING if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
 
-    def interrupt(number: int, frame: Any) -> None:
-        # Whoever is impatient doesn't cut the undoing short.
+    def ignore() -> None:
         for each in numbers:
             signal.signal(each, signal.SIG_IGN)
+
+    def interrupt(number: int, frame: Any) -> None:
+        # Whoever is impatient doesn't cut the undoing short.
+        ignore()
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in numbers}
+    for each in numbers:
+        signal.signal(each, interrupt)
     try:
         yield
     except KeyboardInterrupt as stopped:
         raise _interrupted(tell, left, hint) from stopped
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        # What is over is told, and as what it was.
+        ignore()
 
 
 def _interrupted(tell: Teller, left: str = UNDONE, hint: str = "imm status shows what is live") -> ImmError:

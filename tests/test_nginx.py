@@ -340,7 +340,7 @@ def test_a_reload_that_is_still_under_way_does_not_win_over_the_one_that_was_ask
     if ready.asked.kind != "nginx":
         pytest.skip("this host's proxy is another one")
     host.up(app)
-    nginx, structures = Nginx(), ready.structures()
+    nginx, structures = Nginx("imm-proxy"), ready.structures()
     withdrawn = nginx.configuration([each for each in structures if each.app != app.name])
     # nginx looks for each name among all before it.
     slow = "".join(f"  upstream slow-{n} {{ server 127.0.0.1:9; }}\n" for n in range(SLOW_UPSTREAMS))

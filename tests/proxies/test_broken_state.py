@@ -8,7 +8,8 @@ from tests.host import Project
 from tests.proxies.place import Place
 from tests.remote.test_broken_state import follow, refused, spoil
 
-pytestmark = pytest.mark.engine
+# Which app came first to this host matters to other tests of it.
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("first")]
 
 
 @pytest.fixture
