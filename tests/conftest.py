@@ -26,6 +26,15 @@ settings.register_profile("imm", max_examples=60, deadline=None, derandomize=Tru
 settings.load_profile("imm")
 
 
+@pytest.fixture
+def hangups_are_heeded() -> Iterator[None]:
+    """What is started meanwhile heeds SIGHUP, though nohup may have started these tests."""
+    # A handler of this process is none of those that it starts: they begin with the signal's default.
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @dataclass(frozen=True)
 class Machine:
     """What all tests share: the image that the apps start from, and where the proxy listens."""

@@ -215,6 +215,7 @@ def listens_to(process: int, which: signal.Signals) -> bool:
     return bool(caught >> (which - 1) & 1)
 
 
+@pytest.mark.usefixtures("hangups_are_heeded")
 @pytest.mark.parametrize(
     "which", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda which: which.name
 )
@@ -643,6 +644,7 @@ def typed(words: Sequence[str], folder: Path) -> tuple[int, str, str]:
     said, complained = io.StringIO(), io.StringIO()
     given = io.TextIOWrapper(io.BytesIO(b"value"))
     before = os.getcwd()
+    heeded = {each: signal.getsignal(each) for each in cli.ENDING}
     os.chdir(folder)
     try:
         with (
@@ -656,6 +658,9 @@ def typed(words: Sequence[str], folder: Path) -> tuple[int, str, str]:
             cli.main()
     finally:
         os.chdir(before)
+        for each, handler in heeded.items():
+            # A command ends with its process, and heeds no signal once it is over.
+            signal.signal(each, handler)
         cli.asked = cli.Globals()
     code = ended.value.code
     return int(code or 0), said.getvalue(), complained.getvalue()

@@ -105,6 +105,7 @@ def test_two_apps_are_deployed_at_the_same_time(host: Host):
     assert (host.get("/version", first), host.get("/version", second)) == ("1", "1")
 
 
+@pytest.mark.usefixtures("hangups_are_heeded")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_during_the_health_check_undoes_everything(
     host: Host, app: Project, number: signal.Signals
@@ -133,7 +134,7 @@ def test_an_interrupted_secret_set_says_that_it_may_be_set(host: Host, app: Proj
         host.begun(app.version("1", **WAITS), "up", step="check_health"),
         command(host, app, *waiting) as running,
     ):
-        assert until(lambda: listens_to(running.process.pid, signal.SIGHUP), 60.0, pause=0.01)
+        assert until(lambda: listens_to(running.process.pid, signal.SIGTERM), 60.0, pause=0.01)
         running.send(signal.SIGINT)
         ended = running.ended()
     assert (ended.code, ended.error["code"]) == (1, "interrupted")
