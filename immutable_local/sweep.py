@@ -334,5 +334,4 @@ def _retire(host: Host, observed: Observed, container: Container, tell: Teller) 
 
 def _writes_alone(container: Container) -> bool:
     app = unseal(container.labels, container.image).app
-    mounted = [each.volume for each in app.service(container.labels[label.SERVICE]).volumes]
-    return any(app.volume(each).writers == "one" for each in mounted)
+    return app.one_writer(app.service(container.labels[label.SERVICE]))
