@@ -215,42 +215,12 @@ def listens_to(process: int, which: signal.Signals) -> bool:
     return bool(caught >> (which - 1) & 1)
 
 
-@pytest.mark.usefixtures("hangups_are_heeded")
-@pytest.mark.parametrize(
-    "which", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda which: which.name
-)
-def test_an_interruption_while_an_engine_keeps_silent_is_told_like_any_other(
-    which: signal.Signals, folder: Path
-):
-    """It accepts, and says nothing: imm waits for it."""
+@contextlib.contextmanager
+def waiting(folder: Path, *prefix: str) -> Iterator[subprocess.Popen[str]]:
+    """`imm up --json` that waits for an engine which accepts, and says nothing. It doesn't outlive the test."""
     with socket.create_server(("127.0.0.1", 0)) as engine:
         running = subprocess.Popen(
-            [sys.executable, "-m", "immutable_local", "up", "--json"],
-            cwd=folder,
-            env={**os.environ, "DOCKER_HOST": f"tcp://127.0.0.1:{engine.getsockname()[1]}"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            asked, _ = engine.accept()
-            with asked:
-                assert until(partial(listens_to, running.pid, signal.SIGTERM), 60.0, pause=0.01)
-                running.send_signal(which)
-                stdout, stderr = running.communicate(timeout=60)
-        finally:
-            running.kill()
-            running.wait()
-    told = json.loads(stdout)
-    assert (running.returncode, told["error"]["code"]) == (1, "interrupted"), stderr
-    assert "Traceback" not in stderr
-
-
-def test_a_command_that_nohup_began_goes_on_when_its_terminal_ends(folder: Path):
-    """The signal is ignored already when it begins."""
-    with socket.create_server(("127.0.0.1", 0)) as engine:
-        running = subprocess.Popen(
-            ["nohup", sys.executable, "-m", "immutable_local", "up", "--json"],
+            [*prefix, sys.executable, "-m", "immutable_local", "up", "--json"],
             cwd=folder,
             env={**os.environ, "DOCKER_HOST": f"tcp://127.0.0.1:{engine.getsockname()[1]}"},
             stdin=subprocess.DEVNULL,
@@ -262,12 +232,34 @@ def test_a_command_that_nohup_began_goes_on_when_its_terminal_ends(folder: Path)
             asked, _ = engine.accept()
             with asked:
                 assert until(partial(listens_to, running.pid, signal.SIGTERM), 60.0, pause=0.01)
-                assert not listens_to(running.pid, signal.SIGHUP)
-                running.send_signal(signal.SIGTERM)
-                running.communicate(timeout=60)
+                yield running
         finally:
             running.kill()
             running.wait()
+
+
+@pytest.mark.usefixtures("hangups_are_heeded")
+@pytest.mark.parametrize(
+    "which", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda which: which.name
+)
+def test_an_interruption_while_an_engine_keeps_silent_is_told_like_any_other(
+    which: signal.Signals, folder: Path
+):
+    """It accepts, and says nothing: imm waits for it."""
+    with waiting(folder) as running:
+        running.send_signal(which)
+        stdout, stderr = running.communicate(timeout=60)
+    told = json.loads(stdout)
+    assert (running.returncode, told["error"]["code"]) == (1, "interrupted"), stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_command_that_nohup_began_goes_on_when_its_terminal_ends(folder: Path):
+    """The signal is ignored already when it begins."""
+    with waiting(folder, "nohup") as running:
+        assert not listens_to(running.pid, signal.SIGHUP)
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=60)
 
 
 def test_what_imm_does_not_know_is_a_bug_with_a_hint_and_a_traceback_only_with_debug(folder: Path):
