@@ -27,6 +27,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from immutable_local import cli, errors
+from immutable_local.cli.ending import ENDING
+from immutable_local.cli.options import Globals, asked
 from immutable_local.sidecar.session import Session, _refused
 from immutable_local.wait import until
 from tests.host import HEALTHCHECK, ROOT, Host, Project
@@ -636,7 +638,7 @@ def typed(words: Sequence[str], folder: Path) -> tuple[int, str, str]:
     said, complained = io.StringIO(), io.StringIO()
     given = io.TextIOWrapper(io.BytesIO(b"value"))
     before = os.getcwd()
-    heeded = {each: signal.getsignal(each) for each in cli.ENDING}
+    heeded = {each: signal.getsignal(each) for each in ENDING}
     os.chdir(folder)
     try:
         with (
@@ -653,7 +655,7 @@ def typed(words: Sequence[str], folder: Path) -> tuple[int, str, str]:
         for each, handler in heeded.items():
             # A command ends with its process, and heeds no signal once it is over.
             signal.signal(each, handler)
-        cli.asked = cli.Globals()
+        vars(asked).update(vars(Globals()))
     code = ended.value.code
     return int(code or 0), said.getvalue(), complained.getvalue()
 

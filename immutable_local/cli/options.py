@@ -1,0 +1,88 @@
+"""What every command takes, and how what is typed is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from immutable_local.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from immutable_local.host import Begun
+
+GLOBAL_OPTIONS = (
+    "Everywhere: -f/--file FILE (default: imm.toml), --json, --quiet, --no-color (or NO_COLOR), --debug."
+)
+LONGEST_WAIT_SECONDS = 365 * 86400.0
+ALONE = ("--json", "--quiet", "-q", "--no-color", "--debug", "--version")
+
+Wait = Annotated[
+    str, typer.Option("--wait", metavar="TIME", help="How long to wait for another deployment: 30s, 5m.")
+]
+
+
+@dataclass
+class Globals:
+    """What every command takes."""
+
+    file: Path = Path("imm.toml")
+    json: bool = False
+    quiet: bool = False
+    color: bool | None = None
+    debug: bool = False
+    begun: Callable[[], Begun] | None = None
+    command: str | None = None
+
+
+asked = Globals()
+
+
+def globals_first(arguments: list[str]) -> list[str]:
+    """The options that every command takes, moved to the front: `imm up --json` is `imm --json up`.
+
+    `logs -f` keeps its `-f`: there it follows. What is wrong with the others is told as JSON, too.
+    """
+    front: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word in ALONE or word.startswith("--file="):
+            front.append(word)
+            asked.json |= word == "--json"
+        elif word == "--file" or (word.startswith("-f") and rest[:1] != ["logs"]):
+            front.append(word)
+            if word in ("--file", "-f"):
+                value = next(words, None)
+                if value is None:
+                    raise UsageError(f"{word}: which file?", hint=f"imm {word} FOLDER/imm.toml")
+                front.append(value)
+        else:
+            rest.append(word)
+    return front + rest
+
+
+def release_number(told: str) -> int:
+    # int() takes more: signs, blanks, underscores, and more digits than a release will ever have.
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", told):
+        raise UsageError(f"{shown(told)}: not a release's number", hint="imm history names them: 1, 2, 3...")
+    return int(told)
+
+
+def seconds_of(text: str) -> float:
+    from immutable_local.config.units import seconds
+
+    hint = "write 30s, 5m or 1h"
+    try:
+        found = seconds(text)
+    except ValueError as wrong:
+        raise UsageError(f"--wait {shown(text)}: not a duration", hint=hint) from wrong
+    if found > LONGEST_WAIT_SECONDS:
+        raise UsageError(f"--wait {shown(text)}: nobody waits for so long", hint=hint)
+    return found
