@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import re
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from immutable_local import labels as label
 from immutable_local import lock, network
-from immutable_local.engine import (
-    KEPT_RUNNING,
-    Container,
-    Engine,
-    bounded_log,
-    endpoint,
-    volume_mount,
+from immutable_local.containers import (
+    configuration,
+    create_proxy,
+    refuse_strangers,
+    remove_ours,
+    start_proxy,
+    start_sidecar,
 )
+from immutable_local.engine import Container, Engine, volume_mount
 from immutable_local.errors import (
     EngineRefused,
     ImmError,
@@ -57,11 +55,8 @@ from immutable_local.unbroken import unbroken
 from immutable_local.undo import Undo
 from immutable_local.wait import until
 
-PROXY_UID = 101
-SIDECAR_UID = 10100
 PYTHON_IMAGES = ("imm.local/python:3.11", "python:3.11-slim")
 START_SECONDS = 20.0
-PROCESSES = 512
 # The name that whoever makes the host holds meanwhile.
 MAKING = "imm-making"
 MAKING_SECONDS = 60.0
@@ -71,8 +66,6 @@ DARK = "the proxy may not run: then nobody reaches what is live"
 LEAVING_SECONDS = 5.0
 # One that the engine was asked to stop has stopped this long after that, or was never asked to.
 STOPPED_SECONDS = 1.0
-# All that the sidecar runs by itself; each session's program comes through exec.
-PAGE = Path(__file__).parent / "sidecar" / "page.py"
 
 
 def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any] | None = None) -> Host:
@@ -147,7 +140,7 @@ def _made_by_another(engine: Engine, image: str, change: Mapping[str, Any], held
         except EngineRefused as refused:
             if refused.status != 409:
                 raise
-        _refuse_strangers(engine, MAKING)
+        refuse_strangers(engine, MAKING)
         begun = begin(engine)
         ready = _ready_already(by_role(begun.listed), begun.host, change)
         return (ready,) if ready is not None else None
@@ -320,7 +313,7 @@ def _make(
     One that is made is `imm-proxy-next` until all is ready: nobody comes in before, so that whatever was made
     can be undone.
     """
-    _refuse_strangers(engine, PROXY, NEXT, SIDECAR)
+    refuse_strangers(engine, PROXY, NEXT, SIDECAR)
     proxy = choose(wanted.kind)
     python = image_for(engine, PYTHON_IMAGES)
     image = image_for(engine, proxy.images)
@@ -342,44 +335,40 @@ def _make(
     current = found.get("proxy")
     if (
         current is None
-        or current.labels.get(label.CONFIGURATION) != _configuration(wanted)
+        or current.labels.get(label.CONFIGURATION) != configuration(wanted)
         or (current.running and network.PROXY_NETWORK not in current.addresses)
         or _lost_a_network(engine, current)
     ):
         if current is not None and current.running and runs(found.get("sidecar")):
             _write_beforehand(engine, proxy, current, found["sidecar"])
-        container = _create_proxy(engine, proxy, image, wanted, current, undo)
+        container = create_proxy(engine, proxy, image, wanted, current, undo)
         if current is None:
-            _start_proxy(engine.start, container, wanted)
+            start_proxy(engine.start, container, wanted)
         else:
             _change_over(engine, python, container, wanted, current, held, undo, report)
         # An old one belongs to a network namespace that is gone.
-        _remove_ours(engine, SIDECAR)
+        remove_ours(engine, SIDECAR)
         undo.by(engine.remove, SIDECAR)
-        _start_sidecar(engine, python, wanted, container)
+        start_sidecar(engine, python, wanted, container)
     else:
         # Restarted, as the engine may be waiting to start one that crashed again and again.
-        _start_proxy(engine.start if current.running else engine.restart, PROXY, wanted)
+        start_proxy(engine.start if current.running else engine.restart, PROXY, wanted)
         # Made anew: an old one may belong to a network namespace that is gone.
-        _remove_ours(engine, SIDECAR)
+        remove_ours(engine, SIDECAR)
         # This proxy has its name: others come in with the sidecar's start.
         undo.keep()
-        _start_sidecar(engine, python, wanted, current.id)
+        start_sidecar(engine, python, wanted, current.id)
 
 
 def _take_over(host: Host, undo: Undo) -> None:
     """The point of no return: once the proxy has its name others come in, and the old one is no way back."""
-    host.session.ask("proxy_write", name="host.json", content=_configuration(host.asked))
+    host.session.ask("proxy_write", name="host.json", content=configuration(host.asked))
     found = find(host.engine)
     undo.keep()
     if "next" in found:
         if "proxy" in found:
             host.engine.remove(found["proxy"].id)
         host.engine.rename(found["next"].id, PROXY)
-
-
-def _configuration(asked: Asked) -> str:
-    return json.dumps(asdict(asked), sort_keys=True)
 
 
 def _lost_a_network(engine: Engine, proxy: Container) -> bool:
@@ -436,7 +425,7 @@ def _change_over(
 
     # The engine goes on stopping what it was asked to stop: only what has stopped can be started again.
     unbroken(stop)
-    _start_proxy(engine.start, container, wanted)
+    start_proxy(engine.start, container, wanted)
     report(f"nobody listened for {time.monotonic() - began:.1f} s, while one proxy made room for the other")
 
 
@@ -448,98 +437,8 @@ def serve_again(engine: Engine, python: str, container: str, before: Container) 
     if sidecar is not None and sidecar["HostConfig"]["NetworkMode"] == f"container:{before.id}":
         engine.restart(SIDECAR, grace=0)
     else:
-        _remove_ours(engine, SIDECAR)
-        _start_sidecar(engine, python, asked_of(before), before.id)
-
-
-def _create_proxy(
-    engine: Engine, proxy: Proxy, image: str, wanted: Asked, current: Container | None, undo: Undo
-) -> str:
-    """One that never started, in every app's network, with all that it needs to start."""
-    _remove_ours(engine, NEXT)
-    container = engine.create(
-        NEXT,
-        image,
-        labels={label.ROLE: "proxy", label.CONFIGURATION: _configuration(wanted)},
-        ports=[proxy.container_port],
-        port_bindings={proxy.container_port: (wanted.bind, wanted.http_port)},
-        mounts=[volume_mount(PROXY_VOLUME, "/imm/proxy")],
-        networks={network.PROXY_NETWORK: endpoint()},
-        network_mode=network.PROXY_NETWORK,
-        # It is a member of every app's network, and inherits the host's setting, which is 1 wherever Docker
-        # runs. IPv6's isn't inherited, and can't be set where the kernel has no IPv6.
-        sysctls={"net.ipv4.ip_forward": "0"},
-        **_hardened(),
-        **proxy.container(),
-    )
-    undo.by(engine.remove, container)
-    folders = [
-        _folder("data", SIDECAR_UID),
-        _folder("data/apps", SIDECAR_UID),
-        _folder("data/park", SIDECAR_UID),
-        _folder("data/run", PROXY_UID),
-        _folder("data/tmp", PROXY_UID),
-    ]
-    engine.put(container, "/imm/proxy", folders)
-    for path, content in proxy.seeds().items():
-        if engine.read(container, f"/imm/proxy/data/{path}") is None:
-            folder = [_folder(f"data/{path.rpartition('/')[0]}", SIDECAR_UID)] if "/" in path else []
-            engine.put(container, "/imm/proxy", [*folder, _file(f"data/{path}", content.encode())])
-    for each in engine.networks():
-        if each.labels.get(label.ROLE) == "network" and label.APP in each.labels and each.subnet:
-            taken = current.addresses.get(each.name) if current is not None else None
-            engine.join(each.name, container, network.proxy_address(each.subnet, taken))
-    return container
-
-
-def _start_proxy(start: Callable[[str], Any], container: str, wanted: Asked) -> None:
-    try:
-        start(container)
-    except EngineRefused as refused:
-        if refused.code == "disk_full":
-            raise
-        # Whatever refuses a port names it.
-        if not re.search(rf"\b{wanted.http_port}\b", refused.explanation):
-            raise _not_started("proxy", refused) from refused
-        raise ProxyError(
-            f"the proxy cannot listen on {wanted.bind}:{wanted.http_port} of the engine's host",
-            code="port_taken",
-            details=[refused.explanation],
-            hint="free that port, or choose another: imm proxy up --http-port 8081",
-        ) from refused
-
-
-def _not_started(what: str, refused: EngineRefused) -> ProxyError:
-    return ProxyError(
-        f"the engine did not start the {what}",
-        details=[refused.explanation],
-        hint="put right what it says, then run the command again; else imm proxy down --force and"
-        " imm proxy up make both anew: nobody reaches the apps meanwhile",
-    )
-
-
-def _start_sidecar(engine: Engine, image: str, asked: Asked, proxy: str) -> None:
-    """A new one beside this proxy."""
-    container = engine.create(
-        SIDECAR,
-        image,
-        labels={label.ROLE: "sidecar", label.CONFIGURATION: _configuration(asked)},
-        entrypoint=[],
-        command=["python3", "-ISB", "-c", PAGE.read_text()],
-        user=f"{SIDECAR_UID}:{PROXY_UID}",
-        environment={},
-        mounts=[volume_mount(STATE_VOLUME, "/imm/state"), volume_mount(PROXY_VOLUME, "/imm/proxy")],
-        network_mode=f"container:{proxy}",
-        tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=8m"},
-        **_hardened(),
-    )
-    engine.put(container, "/imm/state", [_folder("data", SIDECAR_UID, 0o700)])
-    try:
-        engine.start(container)
-    except EngineRefused as refused:
-        if refused.code == "disk_full":
-            raise
-        raise _not_started("proxy's sidecar", refused) from refused
+        remove_ours(engine, SIDECAR)
+        start_sidecar(engine, python, asked_of(before), before.id)
 
 
 def _ready(engine: Engine) -> Host:
@@ -579,48 +478,3 @@ def _did_not_come_up(engine: Engine) -> ProxyError:
         details=said,
         hint="see docker logs imm-proxy and docker logs imm-sidecar",
     )
-
-
-def _hardened() -> dict[str, Any]:
-    return {
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
-        "read_only": True,
-        "pids_limit": PROCESSES,
-        "restart_policy": KEPT_RUNNING,
-        "log_config": bounded_log(),
-    }
-
-
-def _refuse_strangers(engine: Engine, *names: str) -> None:
-    """Raises ImmError when somebody else's container has one of these names."""
-    for name in names:
-        _ours(engine, name)
-
-
-def _remove_ours(engine: Engine, name: str) -> None:
-    container = _ours(engine, name)
-    if container is not None:
-        engine.remove(container)
-
-
-def _ours(engine: Engine, name: str) -> str | None:
-    """The id of imm's container of that name. Raises ImmError when it is somebody else's."""
-    found = engine.find(name)
-    if found is None:
-        return None
-    if label.ROLE not in (found["Config"].get("Labels") or {}):
-        raise name_taken("container", name)
-    return str(found["Id"])
-
-
-def _folder(name: str, uid: int, mode: int = 0o755) -> tuple[tarfile.TarInfo, bytes]:
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, mode, uid, PROXY_UID
-    return entry, b""
-
-
-def _file(name: str, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
-    entry = tarfile.TarInfo(name)
-    entry.mode, entry.uid, entry.gid = 0o644, SIDECAR_UID, PROXY_UID
-    return entry, content

@@ -58,6 +58,7 @@ LAYERS = {
     "proxy": {"proxy", "proxy.nginx", "proxy.traefik"},
     "effects": {
         "cache",
+        "containers",
         "deployment",
         "doctor",
         "drain",
