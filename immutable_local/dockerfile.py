@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 # Values made of values double with each line; none of what is looked for here is that long.
 MOST_RESOLVED = 1_000_000
@@ -78,6 +79,35 @@ def final_stage(text: str) -> list[Instruction]:
         lineage.append(stage)
         stage = stage.base
     return [told for stage in reversed(lineage) for told in stage.told]
+
+
+def images_read(text: str, arguments: Mapping[str, str]) -> set[str] | None:
+    """The images that a build with these arguments starts from, copies from or mounts.
+
+    None when they can't be known beforehand, or when it reads from an address.
+    """
+    known: dict[str, str] = {}
+    stages: set[str] = set()
+    found: set[str] = set()
+    begun = False
+    for each in instructions(text):
+        if each.word == "ARG" and not begun:
+            known |= {name: arguments.get(name, value) for name, value in _settings(each.rest)}
+        elif each.word == "FROM":
+            begun = True
+            image, name = _base_and_name(_resolved(each.rest, known, MOST_RESOLVED))
+            found |= {image} if image.lower() not in stages else set()
+            stages.add(name.lower())
+        elif each.word == "ADD" and re.search(r"\b(https?|git)(://|@)", each.rest):
+            return None
+        elif each.word in ("COPY", "RUN"):
+            # COPY --from=IMAGE, RUN --mount=type=bind,from=IMAGE,...
+            options = takewhile(lambda word: word.startswith("--"), each.rest.split())
+            named = {image for option in options for image in re.findall(r"(?:^--|[=,])from=([^,]+)", option)}
+            found |= {image for image in named if image.lower() not in stages and not image.isdigit()}
+    if any("$" in image or not image for image in found):
+        return None
+    return found - {"scratch"}
 
 
 def words(rest: str) -> list[str]:

@@ -32,9 +32,9 @@ from docker.credentials import StoreError
 from docker.types import Mount as DockerMount
 
 from immutable_local import labels as label
+from immutable_local.dockerignore import context_paths
 from immutable_local.errors import (
     FREE_SPACE,
-    BuildFailed,
     CredentialsError,
     EngineError,
     EngineRefused,
@@ -901,47 +901,6 @@ def _network(told: Mapping[str, Any]) -> Network:
         labels=told.get("Labels") or {},
         subnet=pools[0].get("Subnet") if pools else None,
     )
-
-
-def context_paths(root: Path, dockerfile: str) -> set[str]:
-    """What of a build's context reaches the builder: everything that .dockerignore doesn't leave out.
-
-    Raises BuildFailed for a .dockerignore that makes no sense.
-    """
-    from docker.utils.build import exclude_paths
-
-    own = root / f"{dockerfile}.dockerignore"
-    ignore = own if own.exists() else root / ".dockerignore"
-    patterns = []
-    if ignore.exists():
-        if not ignore.is_file():
-            raise BuildFailed(f"{ignore.name} is not a file", hint="remove it, or write a file of patterns")
-        # As the builder reads it: also with a byte order mark.
-        text = ignore.read_text("utf-8-sig", errors="replace")
-        patterns = [line.strip() for line in text.splitlines()]
-        patterns = [line for line in patterns if line and not line.startswith("#")]
-    if not patterns:
-        # The SDK would look at each path as if there were some: ten times as long.
-        return _all_paths(root)
-    try:
-        return set(exclude_paths(str(root), patterns, dockerfile=dockerfile))
-    except re.error as broken:
-        raise BuildFailed(
-            f"{ignore.name} holds a pattern that can't be understood: {broken}", hint="correct that line"
-        ) from broken
-
-
-def _all_paths(root: Path) -> set[str]:
-    """Every file, folder and link beneath a folder; links aren't followed. Raises OSError."""
-
-    def refuse(failed: OSError) -> None:
-        raise failed
-
-    found: set[str] = set()
-    for folder, folders, files in os.walk(root, onerror=refuse):
-        beneath = os.path.relpath(folder, root)
-        found.update(os.path.normpath(os.path.join(beneath, name)) for name in (*folders, *files))
-    return found
 
 
 @contextmanager

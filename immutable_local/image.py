@@ -23,7 +23,9 @@ from pathlib import Path
 
 from immutable_local import labels as label
 from immutable_local.app import App, Build, Service
-from immutable_local.engine import Engine, Image, context_paths, disk_is_full, pack_context
+from immutable_local.dockerfile import images_read
+from immutable_local.dockerignore import context_paths
+from immutable_local.engine import Engine, Image, disk_is_full, pack_context
 from immutable_local.errors import FREE_SPACE, BuildFailed, EngineRefused, ImmError
 from immutable_local.events import Teller
 from immutable_local.release import Pin, Release, content_of, declared_volumes, digest
@@ -194,7 +196,7 @@ def source_digest(engine: Engine, folder: Path, asked: Build) -> str | None:
     known. Raises BuildFailed for what may not be read.
     """
     dockerfile = (folder / asked.context / asked.dockerfile).read_text(errors="replace")
-    bases = _bases(dockerfile, asked)
+    bases = images_read(dockerfile, asked.args)
     if bases is None:
         return None
     ids = {}
@@ -238,42 +240,6 @@ def _fingerprint(root: Path, path: str) -> list[str]:
         small = about.st_size <= SMALL_BYTES
         content = hashlib.sha256(file.read()) if small else hashlib.file_digest(file, "sha256")
     return [path, oct(stat.S_IMODE(about.st_mode)), content.hexdigest()]
-
-
-def _bases(dockerfile: str, asked: Build) -> set[str] | None:
-    """The images that a Dockerfile starts from, or None when how it says so isn't understood here."""
-    lines = re.sub(r"\\[ \t]*\n", " ", dockerfile).splitlines()
-    arguments: dict[str, str] = {}
-    stages: set[str] = set()
-    bases: set[str] = set()
-    for line in lines:
-        words = line.split()
-        instruction = words[0].upper() if words else ""
-        if instruction == "ARG" and not bases and not stages and len(words) > 1:
-            name, _, default = words[1].partition("=")
-            arguments[name] = asked.args.get(name, default.strip("\"'"))
-        elif instruction == "FROM":
-            words = [word for word in words[1:] if not word.startswith("--")]
-            base = (
-                re.sub(r"\$\{?(\w+)\}?", lambda found: arguments.get(found[1], "$"), words[0])
-                if words
-                else "$"
-            )
-            if "$" in base or "{" in base:
-                return None
-            if base not in stages and base != "scratch":
-                bases.add(base)
-            if len(words) == 3 and words[1].upper() == "AS":
-                stages.add(words[2])
-        elif instruction == "ADD" and re.search(r"\b(https?|git)(://|@)", line):
-            return None
-        elif instruction == "COPY":
-            bases |= {
-                w[7:]
-                for w in words
-                if w.startswith("--from=") and w[7:] not in stages and not w[7:].isdigit()
-            }
-    return bases
 
 
 def buildkit_program() -> str | None:

@@ -37,7 +37,7 @@ HANDS = (
 )
 LAYERS = {
     "values": {"", "app", "errors", "events", "labels", "live", "release", "routes"},
-    "tools": {"dockerfile", "guard", "tunnel", "unbroken", "undo", "wait", "who"},
+    "tools": {"dockerfile", "dockerignore", "guard", "tunnel", "unbroken", "undo", "wait", "who"},
     "reading": {
         "config",
         "config.contradictions",

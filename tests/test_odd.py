@@ -13,7 +13,7 @@ from docker.utils.build import exclude_paths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from immutable_local.engine import context_paths
+from immutable_local.dockerignore import context_paths
 from immutable_local.errors import BuildFailed
 from tests.host import Host, Project
 
