@@ -18,8 +18,6 @@ from immutable_local.errors import BuildFailed
 
 # What makes more of a pattern than one path.
 SPECIAL = re.compile(r"[*?\[\]\\]")
-# What means something in a regular expression, and nothing in a pattern.
-ESCAPED = frozenset(".+()|{}$&~")
 
 
 @dataclass(frozen=True)
@@ -121,34 +119,36 @@ def _cleaned(text: str) -> str:
 
 def _expression(pattern: str) -> str:
     """A pattern as a regular expression. Raises ValueError for what is none."""
-    expression = ""
+    # Up to the last *, up to the one after it, and since.
+    done, since, star = "", "", False
     rest = pattern
-    in_set = False
     while rest:
         letter, rest = rest[0], rest[1:]
         if letter == "*" and rest.startswith("*"):
             rest = rest[1:].removeprefix("/")
             # At the begin, before a plain name without a slash: whatever ends so.
-            ends_so = not expression and pattern[2:3] != "/" and not SPECIAL.search(rest)
-            expression += ".*" if not rest or ends_so else "(.*/)?"
+            ends_so = not done + since and pattern[2:3] != "/" and not SPECIAL.search(rest)
+            done += ("[^/]*" if star else "") + since + (".*" if not rest or ends_so else "(.*/)?")
+            since, star = "", False
         elif letter == "*":
-            expression += "[^/]*"
+            # What stands between two of them is as good in the first place where it is found as in any: to
+            # try the others, too, would take for ever.
+            done += f"(?>[^/]*?{since})" if star else since
+            since, star = "", True
         elif letter == "?":
-            expression += "[^/]"
+            since += "[^/]"
         elif letter == "\\":
             if not rest:
                 raise ValueError("it ends with a backslash")
-            expression += letter + rest[0]
+            since += letter + rest[0]
             rest = rest[1:]
-        elif letter == "[" and not in_set:
+        elif letter == "[":
             # A ] that comes first is one of the letters.
-            first = len(rest) - len(rest.removeprefix("^").removeprefix("]"))
-            expression += letter + rest[:first]
-            rest = rest[first:]
-            in_set = True
-        elif letter in ESCAPED or letter == "[":
-            expression += "\\" + letter
+            letters = re.match(r"(\^?\]?(?:\\.|[^\]\\])*)\]", rest)
+            if letters is None:
+                raise ValueError("a [ without its ]")
+            since += "[" + re.sub(r"[\[&~|]", r"\\\g<0>", letters[1]) + "]"
+            rest = rest[letters.end() :]
         else:
-            in_set = in_set and letter != "]"
-            expression += letter
-    return expression
+            since += re.escape(letter)
+    return done + ("[^/]*" if star else "") + since

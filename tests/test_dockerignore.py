@@ -30,6 +30,9 @@ CASES = {
     "lib/*": {"lib/c", "lib/deep/c", "lib/deep/d.py"},
     "lib/*.py": set(),
     "lib/**/*.py": {"lib/deep/d.py"},
+    "*i*/*e*/*d*.*y": {"lib/deep/d.py"},
+    "*t*s*": {"notes.MD"},
+    "s*c/*ee*/*": {"src/deep/a.py"},
     "**/*.py": {"a.py", "env/x.py", "lib/deep/d.py", "src/a.py", "src/deep/a.py"},
     "?.py": {"a.py"},
     "[^s]b": {"ab"},
@@ -84,6 +87,13 @@ def test_the_dockerfile_and_the_dockerignore_are_always_there(tmp_path: Path, ig
 def test_what_is_no_pattern_is_told_with_its_line(tmp_path: Path, pattern: str):
     with pytest.raises(BuildFailed, match=r"\.dockerignore, line 3, "):
         context_paths(folder(tmp_path, f"# first\n\n{pattern}\n"), "Dockerfile")
+
+
+def test_many_stars_take_no_longer_than_one(tmp_path: Path):
+    """The builder's matcher is linear; one that tries all ways would not end."""
+    (tmp_path / ("a" * 120)).touch()
+    known = context_paths(folder(tmp_path, "*a" * 25 + "*b\n" + "**/*a*a*a*a*a*a*a*a*b\n"), "Dockerfile")
+    assert "a" * 120 in known
 
 
 def test_the_builder_gets_the_same_files(host: Host, tmp_path: Path):
