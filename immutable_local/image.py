@@ -86,6 +86,12 @@ def build(
             "", image.id, content_of(image.layers, image.config), volumes=declared_volumes(image.config)
         )
         try:
+            if image.config.get("OnBuild"):
+                # It would run while the release is sealed: what runs wouldn't be what was built.
+                raise BuildFailed(
+                    "the image has ONBUILD instructions, which run when another image is built from it",
+                    hint="write those instructions without ONBUILD in the Dockerfile's last stage",
+                )
             return pinned, source.result()
         except BuildFailed:
             discard(engine, pinned)

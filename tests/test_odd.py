@@ -85,6 +85,15 @@ class TestImages:
         assert host.get("/read?/var/lib/data/log").endswith(" 1")
         assert host.revert(app).result["release"] == 1
 
+    def test_an_image_for_building_others_is_refused_before_anything_changes(self, host: Host):
+        """A release is sealed by a build from that image, in which they would run."""
+        app = host.project()
+        host.up(app.version("1"))
+        error = host.up(image(app.version("2"), "ONBUILD RUN touch /sealed"), expect=1).error
+        assert error["code"] == "build_failed"
+        assert "ONBUILD" in error["message"]
+        assert host.status(app)["live"]["release"] == 1
+
     def test_a_health_command_in_shell_form_without_a_shell_is_told(self, host: Host):
         """The image's own HEALTHCHECK names a shell that it hasn't."""
         app = image(host.project(), without("/bin/sh"), "HEALTHCHECK CMD exit 0")
