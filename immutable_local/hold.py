@@ -19,6 +19,8 @@ from immutable_local.undo import Undo
 
 # A part of `hold` is for what is in flight, the rest for the old instance to stop and the new one to boot.
 DRAIN_IN_HOLD = 3
+# Nothing of these runs, nor ever will again, and the engine refuses to update them.
+GONE = ("removing", "dead")
 
 
 def make_room(at: Deployment, plan: Plan, undo: Undo) -> tuple[str, ...]:
@@ -48,8 +50,10 @@ def make_room(at: Deployment, plan: Plan, undo: Undo) -> tuple[str, ...]:
             at.engine.keep_stopped(container.id)
             at.engine.stop(container.id, was.app.service(container.labels[label.SERVICE]).stop_grace_period)
 
+        # Whatever state it was found in: one that crashed runs again by now, or is just waiting for its restart.
         # The engine goes on stopping what it was asked to stop: only what has stopped can be started again.
-        side_by_side(stop, [each for each in at.found.containers if each.name in names and each.running])
+        mine = [each for each in at.found.containers if each.name in names and each.state not in GONE]
+        side_by_side(stop, mine)
     return held
 
 

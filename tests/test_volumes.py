@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
+from contextlib import suppress
+
 import pytest
 
 from immutable_local.wait import until
@@ -135,6 +138,32 @@ class TestOneWriter:
         assert any("one writer" in each for each in outcome.result["remarks"])
         assert host.get("/version") == "2"
         assert host.get("/read?/data/log").endswith(" 1")
+
+    def test_an_old_instance_that_the_engine_is_just_about_to_restart_stays_stopped(
+        self, host: Host, app: Project
+    ):
+        """It crashes again and again, which is why it is replaced: the engine must not start it beside the new
+        one."""
+        crashing = "import os\nif os.path.exists('/data/crash'): os._exit(3)\n"
+        host.up(app.version("2", command=["python3", "-c", crashing + ALONE]))
+        [old] = host.running(app)
+        host.get("/write?/data/crash=1")
+        with suppress(http.client.HTTPException, OSError):
+            host.ask("/end")
+
+        def waits_for_its_restart() -> bool:
+            told = host.inspect(old)
+            # The pause doubles with each: this one is longer than what comes until the next look.
+            return bool(told["State"]["Restarting"] and told["RestartCount"] >= 5)
+
+        assert until(waits_for_its_restart, 30, pause=0.02)
+        app.version("3", command=["python3", "-c", ALONE], behave="wait")
+        with host.begun(app, "up", step="check_health") as running:
+            assert host.inspect(old)["State"]["Status"] == "exited"
+            assert host.inspect(old)["HostConfig"]["RestartPolicy"]["Name"] == "no"
+            host.let_go(app)
+            assert running.ends().result["outcome"] == "live"
+        assert host.get("/version") == "3"
 
     def test_when_the_new_one_fails_the_old_one_is_started_again(self, host: Host, app: Project):
         """The same container, not a new one, and it answers as before."""
