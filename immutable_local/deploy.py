@@ -102,6 +102,7 @@ def revert(begun: Begun, app: str, number: int | None, options: Options, keep: i
         plan = decide(release, at.found)
         if plan.nothing_to_do:
             return _unchanged(at, release.app)
+        structure.check_claims(at.host, release.app, release.number)
         image.require(at.engine, release, [release.app.service(each.service) for each in plan.moving], tell)
         git = next(
             (
@@ -223,10 +224,12 @@ def roll_out(
     before, tell, session = at.found.live, at.tell, at.host.session
     tell.release = release.number
     tell.skip("test")
-    held = hold.make_room(at, plan, undo)
+    # Before anybody has to wait: it takes a while where routes change, and may be refused.
+    with tell.step("prepare"):
+        routes = structure.prepare(at, release, plan, undo)
+    held = hold.make_room(at, plan, routes, undo)
     tell.skip("snapshot", "release_command")
     with tell.step("start"):
-        routes = structure.prepare(at, release, plan, undo)
         started = start.start_beside(at, release, plan, routes, undo)
     with tell.step("check_health"):
         start.check_health(at, release, started)
@@ -242,7 +245,7 @@ def roll_out(
         at.host.proxy.point(session, at.app, live)
         at.host.proxy.confirm(session, proofs)
         # Not before the proof: should it fail, what waits goes on to the old instance.
-        parking.release(at.host, routes, live.slots, held)
+        parking.release(at.host, routes, held, _slots(before), live.slots)
 
         def no_return() -> None:
             undo.keep()  # the release is live
@@ -261,20 +264,19 @@ def roll_out(
             return _live(at, release, (ENDED_BY_ANOTHER,))
     with tell.step("drain"):
         structure.mirror(at, release, live, routes)
-        was = at.found.live_release or release
         leaving = {name: slot for name, slot in _slots(before).items() if name in plan.leaving_late}
-        services = was.app.services
+        services = (at.found.live_release or release).app.services
         drain.wait_until_idle(at.host, at.app, leaving, services, tell, lasting=lambda: watch.count(at, live))
     # An engine that has hundreds of images takes its time to list them: it does while the old instances end.
     images = ahead(image.of_app, at.engine, at.app)
     with tell.step("retire"):
         old = [each for each in at.found.containers if each.name not in live.instances]
         _retire(at, old, {each.name: each for each in services})
+        structure.give_back(at, release, live, routes)
         if at.found.secrets:
             secret.sweep(at.engine, at.app)
     with tell.step("prune"):
-        sealed, left = images()
-        prune.prune(at.engine, at.app, sealed, left, ledger.read(session, at.app), release.number, keep)
+        prune.prune(at.engine, at.app, *images(), ledger.read(session, at.app), release.number, keep)
     session.ask("doing_clear", app=at.app)
     return _live(at, release, _remarks(at, release, plan))
 

@@ -16,6 +16,7 @@ STEPS = (
     "build",
     "seal",
     "test",
+    "prepare",
     "hold",
     "stop_old",
     "snapshot",

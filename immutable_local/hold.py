@@ -12,7 +12,7 @@ from immutable_local.deployment import Deployment
 from immutable_local.engine import Container
 from immutable_local.observed import observe
 from immutable_local.plan import Plan
-from immutable_local.routes import Slot
+from immutable_local.routes import Slot, Structure
 from immutable_local.sweep import let_go
 from immutable_local.unbroken import side_by_side
 from immutable_local.undo import Undo
@@ -23,7 +23,7 @@ DRAIN_IN_HOLD = 3
 GONE = ("removing", "dead")
 
 
-def make_room(at: Deployment, plan: Plan, undo: Undo) -> tuple[str, ...]:
+def make_room(at: Deployment, plan: Plan, routes: Structure, undo: Undo) -> tuple[str, ...]:
     """Stop the old instances whose volume allows one writer; returns the services whose requests wait."""
     live, was = at.found.live, at.found.live_release
     if not plan.stop_first or live is None or was is None:
@@ -35,7 +35,7 @@ def make_room(at: Deployment, plan: Plan, undo: Undo) -> tuple[str, ...]:
     at.be_guarded()
     with at.tell.step("hold"):
         undo.by(start_again, at)
-        parking.begin(at.host, at.found.structure, at.app, live.slots, waiting)
+        parking.begin(at.host, routes, live.slots, waiting)
         at.host.proxy.point(at.host.session, at.app, replace(live, held=held))
         slots = {name: live.services[name].slot for name in held}
         _drain(at, slots, waiting)
@@ -50,7 +50,7 @@ def make_room(at: Deployment, plan: Plan, undo: Undo) -> tuple[str, ...]:
             at.engine.keep_stopped(container.id)
             at.engine.stop(container.id, was.app.service(container.labels[label.SERVICE]).stop_grace_period)
 
-        # Whatever state it was found in: one that crashed runs again by now, or is just waiting for its restart.
+        # Whatever state it was found in: one that crashed runs again by now, or is about to be started.
         # The engine goes on stopping what it was asked to stop: only what has stopped can be started again.
         mine = [each for each in at.found.containers if each.name in names and each.state not in GONE]
         side_by_side(stop, mine)

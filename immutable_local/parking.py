@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from immutable_local.app import Service
 from immutable_local.host import Host
-from immutable_local.routes import Slot, Structure
+from immutable_local.routes import Side, Slot, Structure
 
 # A sweep that takes longer has met an instance that doesn't boot.
 SWEEPING_SECONDS = 60.0
 PROGRAM = Path(__file__).parent / "sidecar" / "parking.py"
 
 
-def begin(
-    host: Host, structure: Structure | None, app: str, slots: Mapping[str, Slot], services: Sequence[Service]
-) -> None:
+def begin(host: Host, structure: Structure, slots: Mapping[str, Slot], services: Sequence[Service]) -> None:
     """Be ready to park the requests of these services, each within its bounds of time and number.
 
     When this client dies before it has stopped the instances of `slots`, requests go on to those.
@@ -25,12 +23,12 @@ def begin(
     for service in services:
         host.session.ask(
             "park",
-            app=app,
+            app=structure.app,
             service=service.name,
             program=PROGRAM.read_text(),
             seconds=service.hold,
             most=service.hold_requests,
-            back=_where(structure, slots, service.name),
+            back=_where(structure.sides.get(service.name, {}).get(slots[service.name])),
             tcp=host.proxy.parks_on_tcp,
         )
 
@@ -49,16 +47,21 @@ def sweeping(host: Host, app: str, services: Sequence[str]) -> None:
 
 
 def release(
-    host: Host, structure: Structure | None, slots: Mapping[str, Slot], services: Sequence[str]
+    host: Host,
+    structure: Structure,
+    services: Iterable[str],
+    was: Mapping[str, Slot],
+    now: Mapping[str, Slot],
 ) -> None:
-    """Let parked requests go on to the instances of these slots."""
+    """Let what waits for these services, which were live at the slots `was`, go on to who serves it `now`.
+
+    Where nobody does any more, it is told to come again, at once.
+    """
     for service in services:
-        to = _where(structure, slots, service)
-        if structure is not None and to:
-            host.session.ask("park_release", app=structure.app, service=service, to=to)
+        side = structure.successor(service, was.get(service), now)
+        host.session.ask("park_release", app=structure.app, service=service, to=_where(side))
 
 
-def _where(structure: Structure | None, slots: Mapping[str, Slot], service: str) -> list[tuple[str, int]]:
-    """Host and port of a service's instances in its slot."""
-    side = structure.sides.get(service, {}).get(slots[service]) if structure and service in slots else None
+def _where(side: Side | None) -> list[tuple[str, int]]:
+    """Host and port of the instances of a side."""
     return [(address, side.port) for address in side.addresses] if side else []

@@ -25,6 +25,7 @@ IN_WORDS = {
     "sweep": "sweep",
     "build": "build the image",
     "seal": "seal the release",
+    "prepare": "prepare network and routes",
     "hold": "hold requests",
     "stop_old": "stop the old instances",
     "start": "start the new instances",
@@ -38,7 +39,7 @@ IN_WORDS = {
 # What is only worth a line when it took time.
 QUICK_SECONDS = 0.5
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-QUICK_STEPS = ("lock", "sweep", "prune", "drain", "seal")
+QUICK_STEPS = ("lock", "sweep", "prepare", "prune", "drain", "seal")
 
 
 class Terminal:

@@ -46,6 +46,11 @@ class Side:
             response_timeout=service.response_timeout,
         )
 
+    def claims(self) -> Iterator[tuple[str, str]]:
+        """Every domain and path that it serves."""
+        for domain in self.domains:
+            yield domain, self.path
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -73,12 +78,18 @@ class Structure:
     def settled(self, services: Iterable[Service], slots: Mapping[str, Slot]) -> Structure:
         """What these services serve from the slots that are live, and nothing else.
 
-        Their idle sides look like the live ones: the next release of this shape changes no structure.
+        Their idle sides look like the live ones: the next release of this shape changes no structure. Each
+        slot has an address for each replica.
         """
         serving = {each.name: each for each in services if each.takes_traffic and each.name in slots}
         settled = self
         for name in (self.sides.keys() | self.addresses.keys()) - serving.keys():
             settled = settled.without(name)
+        needed = {
+            name: {slot: given[: serving[name].replicas] for slot, given in of_service.items()}
+            for name, of_service in settled.addresses.items()
+        }
+        settled = replace(settled, addresses=needed)
         for name in settled.addresses:
             idle = other(slots[name])
             side = Side.of(serving[name], settled.addresses[name][idle])
@@ -90,12 +101,28 @@ class Structure:
         side = self.sides.get(service, {}).get(slot)
         return side.addresses[replica - 1] if side and replica <= len(side.addresses) else None
 
+    def successor(self, service: str, was: Slot | None, now: Mapping[str, Slot]) -> Side | None:
+        """Who is live `now` and gets what waits for a service that was live at slot `was`: whoever serves its
+        domains and path, be it by another name; else the service itself, where it takes traffic.
+
+        None where nobody does, or more than one: whose a request is that waits is unknown. Without `was`, the
+        slot isn't known.
+        """
+        old = [each for slot, each in self.sides.get(service, {}).items() if was in (slot, None)]
+        waited_for = {claim for each in old for claim in each.claims()}
+        live = {
+            name: self.sides[name][slot] for name, slot in now.items() if slot in self.sides.get(name, {})
+        }
+        serving = [each for each in live.values() if waited_for & set(each.claims())]
+        if serving:
+            return serving[0] if len(serving) == 1 else None
+        return live.get(service)
+
     def claims(self) -> Iterator[tuple[str, str]]:
         """Every domain and path that this app serves, from either slot."""
         for of_service in self.sides.values():
             for side in of_service.values():
-                for domain in side.domains:
-                    yield domain, side.path
+                yield from side.claims()
 
     def to_json(self) -> dict[str, Any]:
         return {

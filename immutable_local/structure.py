@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from immutable_local import labels as label
 from immutable_local import lock, network, volume
 from immutable_local.app import App
 from immutable_local.deployment import Deployment
-from immutable_local.errors import ConfigError, EngineRefused
+from immutable_local.errors import ConfigError, EngineRefused, UsageError
 from immutable_local.host import Host
 from immutable_local.live import Live
 from immutable_local.plan import Plan
@@ -16,15 +18,26 @@ from immutable_local.unbroken import unbroken
 from immutable_local.undo import Undo
 
 
-def check_claims(host: Host, app: App) -> None:
-    """Refuse a domain and path that another app of this host serves, before anything is built."""
+def check_claims(host: Host, app: App, earlier: int | None = None) -> None:
+    """Refuse a domain and path that another app of this host serves, before anything is built or stopped.
+
+    `earlier`: the release of the past that claims it; imm.toml may say something else by now.
+    """
     claiming = Structure(
         app.name,
         0,
         {each.name: {"green": Side.of(each, ())} for each in app.services if each.takes_traffic},
         {},
     )
-    refuse_conflict(conflict(claiming, host.structures()))
+    found = conflict(claiming, host.structures())
+    if found is not None and earlier is not None:
+        raise UsageError(
+            f"release {earlier} of {app.name} is for {found.domain}{found.path}, which the app {found.owner}"
+            " of this host serves by now",
+            code="domain_taken",
+            hint=f"take {found.owner} off with imm down, or imm up with another domain or path",
+        )
+    refuse_conflict(found)
 
 
 def refuse_conflict(found: Conflict | None) -> None:
@@ -81,11 +94,23 @@ def prepare(at: Deployment, release: Release, plan: Plan, undo: Undo) -> Structu
 
 
 def mirror(at: Deployment, release: Release, live: Live, structure: Structure) -> None:
-    """Let go what only the old release served, from the side that is idle now too."""
-    mirrored = structure.settled(release.app.services, live.slots)
+    """Let go what only the old release served, from the side that is idle now too.
+
+    Its addresses stay known: what is in flight to them is still looked for.
+    """
+    settled = structure.settled(release.app.services, live.slots)
+    mirrored = replace(settled, addresses=structure.addresses)
     if mirrored != structure:
         with lock.host(at.host.session, at.command):
             load(at, mirrored, settle=False)
+
+
+def give_back(at: Deployment, release: Release, live: Live, structure: Structure) -> None:
+    """The addresses of what has gone are free for others."""
+    settled = structure.settled(release.app.services, live.slots)
+    if settled.addresses != structure.addresses:
+        with lock.host(at.host.session, at.command):
+            at.host.session.ask("structure_write", app=at.app, told=settled.to_json())
 
 
 def load(at: Deployment, structure: Structure, settle: bool) -> None:

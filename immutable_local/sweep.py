@@ -172,7 +172,9 @@ def _let_pass(host: Host, observed: Observed, live: Live) -> None:
             host.proxy.point(host.session, observed.app, replace(live, held=()))
     finally:
         # Also when nothing is held any more: the flip may have come, and the release of what waits not.
-        parking.release(host, observed.structure, live.slots, sorted(live.services))
+        if observed.structure is not None:
+            # Of one that isn't live any more nobody remembers the slot.
+            parking.release(host, observed.structure, observed.structure.sides, live.slots, live.slots)
 
 
 def _known(observed: Observed) -> set[int]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from immutable_local.app import Service
 from immutable_local.errors import ImmError
 from immutable_local.network import (
     FIRST_SLOT,
@@ -19,7 +21,7 @@ from immutable_local.network import (
     host_routes,
     proxy_address,
 )
-from immutable_local.routes import SLOTS, Structure
+from immutable_local.routes import SLOTS, Side, Structure
 from tests.values import NAMES
 
 POOL = "10.201.0.0/22"
@@ -98,6 +100,16 @@ def test_addresses_of_a_network_that_is_gone_are_given_anew():
     given = [ipaddress.IPv4Address(after.addresses["web"][slot][0]) for slot in SLOTS]
     assert all(each in ipaddress.IPv4Network(SUBNET) for each in given)
     assert len(set(given)) == 2
+
+
+def test_what_replicas_had_that_went_down_is_there_for_others():
+    """An app that was large once isn't for ever."""
+    web = Service("web", port=8000, domains=("a.localhost",), replicas=40)
+    large = give_addresses(EMPTY, SUBNET, "web", 40)
+    large = large.with_side("web", "green", Side.of(web, large.addresses["web"]["green"]))
+    small = large.settled((replace(web, replicas=2),), {"web": "green"})
+    after = give_addresses(small, SUBNET, "api", 30)
+    assert [len(after.addresses[name]["green"]) for name in ("web", "api")] == [2, 30]
 
 
 def test_when_the_lower_half_is_full_the_error_says_what_to_lower():

@@ -193,6 +193,20 @@ def test_what_waits_goes_on_waiting_while_somebody_sweeps(begin):
         assert answer(waiting).endswith(b"old")
 
 
+def test_what_waits_for_what_nobody_serves_any_more_is_told_at_once(begin):
+    """The release that went live has no such service: nobody is kept waiting for it."""
+    parked = begin([])
+    waiting = parked.request()
+    assert_waits(waiting, 0.3)
+    began = time.monotonic()
+    parked.tell(to=[])
+    answers = [answer(each) for each in (waiting, parked.request())]
+    # It would be as long as they may wait.
+    assert time.monotonic() - began < PATIENCE_SECONDS / 2
+    for each in answers:
+        assert each.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in each
+
+
 def test_the_next_session_has_the_last_word(begin):
     """Orphaned, and sent back to the old instance, it follows whoever says where the instances are now."""
     with instance() as old, instance(b"new") as new:

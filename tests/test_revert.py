@@ -69,6 +69,22 @@ def test_a_revert_to_an_app_that_was_never_there_says_so(host: Host, app: Projec
     assert "imm up" in error["hint"]
 
 
+def test_a_revert_to_a_domain_that_is_another_apps_by_now_stops_nothing(host: Host):
+    """Its one writer goes on as if nothing had been, and nothing was."""
+    app = host.project().set(volumes={"data": {"writers": "one"}})
+    was = f"was-{app.domain}"
+    host.up(app.version("1", domains=[was], volumes=["data:/data"]))
+    host.up(app.version("2", domains=[app.domain]))
+    other = host.project()
+    host.up(other.version("1", domains=[was]))
+    with host.nothing_left_over():
+        outcome = host.revert(app, "1", expect=2)
+    assert outcome.error["code"] == "domain_taken"
+    assert f"release 1 of {app.name} is for {was}/, which the app {other.name}" in outcome.error["message"]
+    assert "imm.toml" not in outcome.error["message"]
+    assert {each["step"] for each in outcome.told if each["event"] == "step"} == {"lock", "sweep"}
+
+
 def test_a_revert_whose_image_is_gone_says_so_before_anything_stops(host: Host):
     """`docker image prune -a` takes what only a release that isn't live names: nothing of imm's is in it."""
     app = host.project()

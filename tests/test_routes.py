@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from immutable_local.app import Service
-from immutable_local.routes import SLOTS, Conflict, Side, Structure, conflict, other
+from immutable_local.routes import SLOTS, Conflict, Side, Slot, Structure, conflict, other
 from tests.values import NAMES, PATHS
 
 ADDRESSES = st.lists(st.ip_addresses(v=4).map(str), min_size=1, max_size=3).map(tuple)
@@ -63,6 +64,64 @@ def test_what_is_settled_serves_from_both_sides_what_is_live_and_nothing_else():
     assert after.sides == {"web": {"green": live, "blue": Side.of(web, addresses["blue"])}}
     assert after.addresses == {"web": addresses}
     assert after.settled((web,), {"web": "green"}) == after
+
+
+def test_what_is_settled_has_an_address_for_each_replica_and_no_more():
+    """What replicas of before had is free for others."""
+    addresses = {"blue": ("10.0.0.3", "10.0.0.5"), "green": ("10.0.0.4", "10.0.0.6")}
+    web = Service("web", port=8000, domains=("a.localhost",))
+    before = Structure("shop", 1, {"web": {"green": Side.of(web, addresses["green"])}}, {"web": addresses})
+    after = before.settled((web,), {"web": "green"})
+    assert after.addresses == {"web": {"blue": ("10.0.0.3",), "green": ("10.0.0.4",)}}
+    assert after.sides["web"]["green"] == before.sides["web"]["green"]
+
+
+class TestWhoGetsWhatWaits:
+    """`web` was live on green; something else is live now."""
+
+    WAS = Side(8000, ("10.0.0.3",), ("a.example", "b.example"), "/", False)
+    NEXT = replace(WAS, addresses=("10.0.0.9",))
+
+    def of(self, now: dict[str, Side | None]) -> Side | None:
+        """All that is live now is on blue."""
+        sides: dict[str, dict[Slot, Side]] = {"web": {"green": self.WAS}}
+        for service, each in now.items():
+            if each is not None:
+                sides.setdefault(service, {})["blue"] = each
+        structure = Structure("shop", 1, sides, {})
+        return structure.successor("web", "green", dict.fromkeys(now, "blue"))
+
+    def test_its_own_new_instances(self):
+        assert self.of({"web": self.NEXT}) == self.NEXT
+
+    def test_its_own_also_where_its_domain_is_another_now(self):
+        moved = replace(self.NEXT, domains=("c.example",))
+        assert self.of({"web": moved}) == moved
+
+    def test_who_has_its_domain_by_now(self):
+        """It was renamed; or its domain went to another service, and it has another one itself."""
+        assert self.of({"site": self.NEXT}) == self.NEXT
+        assert self.of({"web": replace(self.NEXT, domains=("c.example",)), "site": self.NEXT}) == self.NEXT
+        one_of_two = replace(self.NEXT, domains=("b.example",))
+        assert self.of({"site": one_of_two}) == one_of_two
+
+    def test_nobody_where_nobody_serves_it_or_nobody_knows_who(self):
+        """It is gone, takes no traffic any more, has another path; or its two domains are two services' now."""
+        assert self.of({}) is None
+        assert self.of({"web": None}) is None
+        assert self.of({"site": replace(self.NEXT, path="/site")}) is None
+        halves = [replace(self.NEXT, domains=(each,)) for each in self.WAS.domains]
+        assert self.of({"one": halves[0], "two": halves[1]}) is None
+
+    def test_the_old_ones_where_they_are_live_again(self):
+        """A release that failed had given the domain to another service."""
+        structure = Structure("shop", 1, {"web": {"green": self.WAS}, "site": {"green": self.NEXT}}, {})
+        assert structure.successor("web", "green", {"web": "green"}) == self.WAS
+
+    def test_who_has_its_domain_also_where_nobody_knows_its_slot(self):
+        """The command that replaced it was killed."""
+        structure = Structure("shop", 1, {"web": {"green": self.WAS}, "site": {"blue": self.NEXT}}, {})
+        assert structure.successor("web", None, {"site": "blue"}) == self.NEXT
 
 
 def side(*domains: str, path: str = "/") -> Side:

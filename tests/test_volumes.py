@@ -165,6 +165,29 @@ class TestOneWriter:
             assert running.ends().result["outcome"] == "live"
         assert host.get("/version") == "3"
 
+    def test_what_waits_for_a_service_goes_on_to_it_by_its_new_name(self, host: Host, app: Project):
+        """imm.toml calls it otherwise; its domain and its data are the same."""
+        app.set(volumes={"data": {"writers": "one"}}).version("2", domains=[app.domain])
+        app.settings["services"]["site"] = app.settings["services"].pop("web")
+        with Load(host, app) as load:
+            outcome = host.up(app.write())
+        assert outcome.states("hold", "stop_old") == ["done", "done"]
+        assert load.lost == []
+        assert load.answers == ["1", "2"]
+
+    def test_what_is_refused_is_refused_before_the_old_one_stops(self, host: Host, app: Project):
+        """Here another volume that the new release mounts, which is somebody else's."""
+        [started] = [host.inspect(each)["State"]["StartedAt"] for each in host.running(app)]
+        name = f"imm-{app.name}-more"
+        host.engine.create_volume(name)
+        try:
+            outcome = host.up(app.version("2", volumes=["data:/data", "more:/more"]), expect=1)
+        finally:
+            host.engine.remove_volume(name)
+        assert outcome.error["code"] == "name_taken"
+        assert "hold" not in {each.get("step") for each in outcome.told}
+        assert [host.inspect(each)["State"]["StartedAt"] for each in host.running(app)] == [started]
+
     def test_when_the_new_one_fails_the_old_one_is_started_again(self, host: Host, app: Project):
         """The same container, not a new one, and it answers as before."""
         before = [each["Id"] for each in host.instances(app)]

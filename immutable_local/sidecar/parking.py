@@ -136,7 +136,7 @@ class Parking:
                     async with asyncio.timeout_at(max(bound, loop.time() + CONNECT_SECONDS)):
                         backend = await self._backend(loop, self.targets)
             except OSError:
-                # It has waited for its bound, there is no room for it, or no instance accepts it.
+                # It has waited for its bound, there is no room for it, or no instance that accepts it.
                 await refuse(connection)
                 return
             with backend:
@@ -183,13 +183,14 @@ class Parking:
     async def _backend(
         self, loop: asyncio.AbstractEventLoop, targets: list[tuple[str, int]]
     ) -> socket.socket:
-        """A connection to one of these instances, tried again and again."""
-        while True:
+        """A connection to one of these instances, tried again and again. Raises OSError without any."""
+        while targets:
             self.next += 1
             with contextlib.suppress(OSError):
                 async with asyncio.timeout(ATTEMPT_SECONDS):
                     return await connected(loop, targets[self.next % len(targets)])
             await asyncio.sleep(PAUSE_SECONDS)
+        raise ConnectionRefusedError
 
     async def _told(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A session says where the instances are, that the old ones will stop, or that this is over."""

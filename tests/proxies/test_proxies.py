@@ -276,6 +276,23 @@ class TestSwaps:
                 break
         assert min(took) < 1, took
 
+    def test_what_is_in_flight_to_a_service_that_gets_another_name_ends_before_it_goes(
+        self, place: Place, kind: str, first: Project
+    ):
+        """No service of the new release is where it was."""
+        app = place.project(f"renamed-{kind}").version("1", domains=[f"renamed-{kind}.example"])
+        place.up(app)
+        app.settings["services"]["site"] = app.settings["services"].pop("web")
+        domain = {"domain": f"renamed-{kind}.example"}
+        with ThreadPoolExecutor() as threads:
+            with place.begun(app.write(), "up", step="check_health") as running:
+                slow = threads.submit(place.told, "/slow?seconds=4", **domain)
+                outcome = running.ends()
+            assert slow.result()["instance"].startswith(f"{app.name}-web-")
+        assert seconds(outcome, "drain") > 1
+        assert place.told("/version", **domain)["instance"].startswith(f"{app.name}-site-")
+        place.imm(app, "down")
+
     @soak
     @pytest.mark.parametrize("behave", ["hasty", "deaf"])
     def test_what_is_under_way_ends_before_the_old_instance_does(

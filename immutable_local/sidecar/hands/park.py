@@ -75,7 +75,8 @@ def park_stopping(app: str, service: str, seconds: float) -> None:
 
 
 def park_release(app: str, service: str, to: list[list[object]]) -> dict[str, int] | None:
-    """Let parked requests go on to these addresses; how many waited, or None when nothing was parked."""
+    """Let parked requests go on to these addresses, or be refused where there are none; how many waited, or
+    None when nothing was parked."""
     need(f"app-{app}")
     return park_tell(app, service, {"to": to})
 
