@@ -21,7 +21,7 @@ class LiveService:
 
 @dataclass(frozen=True)
 class Live:
-    """What the live link names. `held` services answer 503 until their new instances are there; what is
+    """What the live link names. Requests to `held` services wait until their new instances are there; what is
     `counted` is being compared with another release by what it answers."""
 
     release: int

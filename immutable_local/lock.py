@@ -11,7 +11,8 @@ from immutable_local.errors import HostLocked, Locked
 from immutable_local.sidecar.session import ANSWER_SECONDS, Session
 from immutable_local.who import who
 
-# A change of the proxy's structure takes under a second; a reload that hangs is given up after ten.
+# A change of the proxy's structure takes under a second for a new app, else up to 3.5 s, in which workers of
+# before wait for idle clients. A reload that hangs is given up after ten.
 HOST_WAIT_SECONDS = 60.0
 
 
@@ -23,19 +24,19 @@ def take(session: Session, app: str, command: str, wait: float = 0.0) -> None:
 @contextmanager
 def host(session: Session, command: str) -> Iterator[None]:
     """The host's own lock, for structure, addresses and domains: always after an app's, and briefly."""
+    wait = HOST_WAIT_SECONDS
     try:
-        session.ask(
-            "lock", name="host", who=_holder(command), wait=HOST_WAIT_SECONDS, within=HOST_WAIT_SECONDS * 2
-        )
-    except Locked as refused:
-        raise HostLocked(
-            f"{refused.message}, and this command has waited {HOST_WAIT_SECONDS:.0f} s for it",
-            hint="run the command again when that one has ended; if its client is gone or frozen, the lock"
-            " frees itself within 10 s",
-        ) from refused
-    try:
+        try:
+            session.ask("lock", name="host", who=_holder(command), wait=wait, within=wait * 2)
+        except Locked as refused:
+            raise HostLocked(
+                f"{refused.message}, and this command has waited {wait:.0f} s for it",
+                hint="run the command again when that one has ended; if its client is gone or frozen, the"
+                " lock frees itself within 10 s",
+            ) from refused
         yield
     finally:
+        # Also when it was interrupted while it waited: else it would get the lock all the same.
         session.tell("unlock", name="host")
 
 

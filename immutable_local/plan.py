@@ -47,6 +47,11 @@ class Plan:
         return tuple(each for each in self.changes if each.verb in ("create", "replace"))
 
     @property
+    def removed(self) -> tuple[Change, ...]:
+        """The live services that the release hasn't."""
+        return tuple(each for each in self.changes if each.verb == "remove")
+
+    @property
     def leaving(self) -> tuple[str, ...]:
         """The live services whose instances go."""
         return tuple(each.service for each in self.changes if each.verb in ("replace", "remove"))

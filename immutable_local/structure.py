@@ -13,7 +13,7 @@ from immutable_local.host import Host
 from immutable_local.live import Live
 from immutable_local.plan import Plan
 from immutable_local.release import Release
-from immutable_local.routes import Conflict, Side, Structure, conflict
+from immutable_local.routes import Conflict, Side, Structure, conflict, other
 from immutable_local.unbroken import unbroken
 from immutable_local.undo import Undo
 
@@ -54,7 +54,8 @@ def refuse_conflict(found: Conflict | None) -> None:
 def prepare(at: Deployment, release: Release, plan: Plan, undo: Undo) -> Structure:
     """Network, volumes, addresses and routes: what must be there before an instance starts.
 
-    Routes that are new are given to the idle side, and answer only after the flip.
+    Routes that are new are given to the idle side, and answer only after the flip. A service whose routes go
+    has its live side alone: with the flip nothing of it is live.
     """
     app = release.app
     labels = {label.ROLE: "network", label.APP: app.name}
@@ -69,6 +70,7 @@ def prepare(at: Deployment, release: Release, plan: Plan, undo: Undo) -> Structu
     subnet = unbroken(ensure)
     join_proxy(at, name, subnet)
     volume.ensure(at.engine, release, [app.service(change.service) for change in plan.moving])
+    _say_each_slot(at, app)
     with lock.host(at.host.session, at.command):
         everybody = at.host.structures()
         before = at.found.structure
@@ -82,6 +84,8 @@ def prepare(at: Deployment, release: Release, plan: Plan, undo: Undo) -> Structu
                 structure = structure.with_side(service.name, change.slot, side)
             else:
                 structure = structure.with_side(service.name, change.slot, None)
+        for change in plan.removed:
+            structure = structure.with_side(change.service, other(change.slot), None)
         if structure != before:
             refuse_conflict(conflict(structure, everybody))
             undo.by(restore, at, before)
@@ -91,6 +95,14 @@ def prepare(at: Deployment, release: Release, plan: Plan, undo: Undo) -> Structu
         settle = at.found.live is not None
         at.host.proxy.load(at.engine, at.host.session, [*others, structure], settle)
     return structure
+
+
+def _say_each_slot(at: Deployment, app: App) -> None:
+    """A service whose routes go is looked for by its flag. What imm 0.1.0 made live has those of green."""
+    serving = {each.name for each in app.services if each.takes_traffic}
+    told = at.host.session.ask("live_release", app=at.app)
+    if told is not None and at.found.structure is not None and at.found.structure.sides.keys() - serving:
+        at.host.proxy.point(at.host.session, at.app, Live.from_json(told))
 
 
 def mirror(at: Deployment, release: Release, live: Live, structure: Structure) -> None:

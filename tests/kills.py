@@ -372,9 +372,9 @@ def check(host: Host, project: Project, live: int | None, version: str | None = 
     assert len([each for each in state["home"] if each.startswith("gen-")]) == (1 if live else 0), state[
         "home"
     ]
-    green = [f"{name}.green" for name, each in named.items() if each["slot"] == "green"]
+    slots = [f"{name}.{each['slot']}" for name, each in named.items()]
     assert state["flags"] == (
-        sorted(["alive", "open", "release.json", "release.json.copy", *green]) if live else []
+        sorted(["alive", "open", "release.json", "release.json.copy", *slots]) if live else []
     )
     assert (state["structure"] is None) == (live is None)
     networks = host.engine.networks(filters={"label": f"imm.app={project.name}"})

@@ -6,6 +6,7 @@ import getpass
 import re
 import signal
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -189,6 +190,18 @@ def test_who_waits_in_vain_for_the_hosts_lock_is_told_nothing_of_waiting_longer(
         assert (refused.value.code, refused.value.exit_code) == ("locked", 3)
         assert "--wait" not in refused.value.hint
         assert refused.value.stands == "what was live is still live"
+
+
+def test_who_is_interrupted_while_waiting_for_the_hosts_lock_does_not_get_it(host: Host, app: Project):
+    """Nobody would know of it, and everybody wait for it: the way back of who was interrupted, too."""
+    first, second = attach(connect()), attach(connect())
+    assert first is not None and second is not None
+    with first.session, second.session:
+        with lock.host(first.session, "one"):
+            threading.Timer(0.5, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt), lock.host(second.session, "another"):
+                pass
+        assert first.session.ask("lock", name="host", who={}, wait=3.0)
 
 
 def test_what_is_told_is_done_in_its_order_and_before_what_is_asked_later(host: Host, app: Project):

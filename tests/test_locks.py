@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 
 from immutable_local.sidecar.hands import locks
 from immutable_local.sidecar.hands.ground import Refusal
+from immutable_local.wait import until
 
 APP = "app-shop"
 ME = {"by": "me", "command": "up"}
@@ -105,3 +109,56 @@ def test_what_a_session_left_in_the_middle_of_a_write_is_removed_by_who_has_its_
     locks.lock("host", ME)
     locks.unlock("host")
     assert [each for each in (*hosts, *kept) if (state / each).exists()] == kept
+
+
+def opened(state: Path) -> int:
+    """How often the lock's file is open in this process."""
+    names = [os.readlink(each) if each.is_symlink() else "" for each in Path("/proc/self/fd").iterdir()]
+    return names.count(str(state / "locks" / APP))
+
+
+def is_free(state: Path) -> bool:
+    with (state / "locks" / APP).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def test_what_was_asked_for_before_it_was_let_go_is_waited_for_no_more(state: Path):
+    """Whoever was interrupted while it waited would get it when nobody knows of it, and keep it."""
+    with ThreadPoolExecutor() as threads:
+        with held_by(state, OTHER):
+            abandoned = threads.submit(locks.lock, APP, ME, wait=5.0)
+            assert until(lambda: opened(state) == 2, 5.0, pause=0.01)
+            locks.unlock(APP)
+            with pytest.raises(Refusal):
+                abandoned.result(2.0)
+        assert is_free(state)
+        assert locks.lock(APP, ME)
+
+
+def test_two_who_wait_for_one_client_do_not_wait_for_each_other(state: Path):
+    """An interrupted client asks again for what it had asked for, to go back."""
+    with ThreadPoolExecutor() as threads:
+        with held_by(state, OTHER):
+            both = [threads.submit(locks.lock, APP, ME, wait=5.0) for _ in range(2)]
+            assert until(lambda: opened(state) == 3, 5.0, pause=0.01)
+        assert [each.result(8.0) for each in both] == [True, True]
+    locks.unlock(APP)
+    assert is_free(state)
+
+
+def test_a_lock_is_free_also_where_that_cannot_be_written_down(state: Path, monkeypatch: pytest.MonkeyPatch):
+    """On a full disk a file may not even be made empty."""
+    locks.lock(APP, ME)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
+        patched.setattr(os, "ftruncate", full)
+        locks.unlock(APP)
+    assert is_free(state)
+    assert locks.lock(APP, ME)

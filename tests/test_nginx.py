@@ -21,7 +21,7 @@ from immutable_local.engine import connect
 from immutable_local.host import attach
 from immutable_local.making import image_for
 from immutable_local.proxy.nginx import Nginx
-from immutable_local.routes import SLOTS, Side, Structure
+from immutable_local.routes import SLOTS, Side, Slot, Structure
 from immutable_local.wait import until
 from tests.host import Host, Project
 
@@ -199,6 +199,28 @@ def test_a_path_that_only_one_release_serves_leads_to_what_the_other_serves_abov
     cut = [dict(told) for *words, told in every(read, "map") if words[1].startswith("$imm_path")]
     told = {"default": "'$imm_whole'", '"~^green$"': "/$imm_rest", '"~^blue$"': "/b$imm_below"}
     assert cut == [told] * 2
+
+
+def test_one_side_alone_is_live_by_its_own_flag_and_none_without_it():
+    """A service comes or goes with a flip. Which one it is costs no look more where both sides are there."""
+    side = Side(8000, ("10.201.1.3",), ("shop.localhost",), "/", False)
+
+    def looks(*slots: Slot) -> list[list[str]]:
+        """What the first look at the flags does, in the server of the app's own domain."""
+        of_service = dict.fromkeys(slots, side)
+        read = directives(Nginx().configuration([Structure("shop", 1, {"web": of_service}, {})]))
+        block = next(block for names, block in servers(read) if names == ["shop.localhost"])
+        ended = next(n for n, each in enumerate(block) if each[:2] == ["if", "($imm_looks"])
+        return [each for each in block[:ended] if "$imm_shop__web" in str(each) and "__held" not in each[1]]
+
+    def live(slot: Slot) -> list[Any]:
+        flag = f"apps/shop/live/web.{slot})"
+        return ["if", "(-f", flag, [["set", "$imm_shop__web", slot]]]
+
+    assert looks("blue", "green") == [["set", "$imm_shop__web", "blue"], live("green")]
+    for slot in SLOTS:
+        # Twice: its successor may have been looked at before the flip, and it after.
+        assert looks(slot) == [["set", "$imm_shop__web", "none"], live(slot), live(slot)]
 
 
 def test_a_request_is_over_with_the_first_instance_that_says_nothing():

@@ -32,8 +32,7 @@ for root in (pathlib.Path("/imm/state/data"), pathlib.Path("/imm/proxy/data")):
         for name in names + folders:
             path = os.path.join(folder, name)
             kind = "ledger" if f"/ledger/{app}/" in path else "logs" if f"/logs/{app}/" in path else "other"
-            # The flag of the slot that happens to be live.
-            counts[kind] += not name.endswith(".green")
+            counts[kind] += 1
 print(json.dumps(counts))
 """
 

@@ -123,7 +123,7 @@ def flags(live: Live) -> list[str]:
         ALIVE,
         *([COUNTED] if live.counted else []),
         *([] if live.held or live.counted else [OPEN]),
-        *(f"{service}.green" for service, slot in live.slots.items() if slot == "green"),
+        *(f"{service}.{slot}" for service, slot in live.slots.items()),
         *(f"{service}.held" for service in live.held),
     ]
 

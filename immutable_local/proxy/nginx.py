@@ -506,26 +506,43 @@ def _slot_variables(serving: Sequence[Structure]) -> str:
     for structure in serving:
         home = f"apps/{structure.app}"
         lines.append(f"if (!-f {home}/live/{OPEN}) {{ set $imm_looks 1; }}")
-    services = [(each.app, service) for each in serving for service in sorted(each.sides)]
-    for app, service in services:
-        lines.append(f"set {_variable(app, service)}__held '';{_slot(app, service)}")
-    lines.append("if ($imm_looks = '') { break; }")
+    services = [
+        (each.app, service, sorted(of_service))
+        for each in serving
+        for service, of_service in sorted(each.sides.items())
+    ]
+    # Of two such one may be the other's successor: were only one of them looked at before the flip, neither
+    # might seem to be live. Whoever was seen to be live stays so, and is there until it is drained.
+    again = [_if_live(app, service, slots[0]) for app, service, slots in services if len(slots) == 1]
+    for app, service, slots in services:
+        lines.append(f"set {_variable(app, service)}__held ''; {_slot(app, service, slots)}")
+    lines += [*again, "if ($imm_looks = '') { break; }"]
     for structure in serving:
         lines.append(f"if (-f apps/{structure.app}/live/{COUNTED}) {{ set $imm_counted 1; }}")
-    for app, service in services:
+    for app, service, slots in services:
         name, live = _variable(app, service), f"apps/{app}/live"
-        lines.append(f"if (-f {live}/{service}.held) {{ set {name}__held 1; }}{_slot(app, service)}")
-        lines.append(f"if (!-f {live}/{ALIVE}) {{ set {name} none; }}")
+        lines.append(f"if (-f {live}/{service}.held) {{ set {name}__held 1; }} {_slot(app, service, slots)}")
+    lines += again
+    for app, service, _ in services:
+        lines.append(f"if (!-f apps/{app}/live/{ALIVE}) {{ set {_variable(app, service)} none; }}")
     return "".join(f"    {line}\n" for line in lines)
 
 
-def _slot(app: str, service: str) -> str:
-    name = _variable(app, service)
-    return f" set {name} blue; if (-f apps/{app}/live/{service}.green) {{ set {name} green; }}"
+def _slot(app: str, service: str, slots: Sequence[Slot]) -> str:
+    """Which of these slots is live: one look at a file.
+
+    With one of them alone the service comes or goes with a flip: without its flag it isn't live.
+    """
+    otherwise, looked_for = SLOTS if len(slots) == len(SLOTS) else ("none", slots[0])
+    return f"set {_variable(app, service)} {otherwise}; {_if_live(app, service, looked_for)}"
+
+
+def _if_live(app: str, service: str, slot: str) -> str:
+    return f"if (-f apps/{app}/live/{service}.{slot}) {{ set {_variable(app, service)} {slot}; }}"
 
 
 def _serving(path: str, routes: Sequence[_Route]) -> list[_Route]:
-    """Which routes may lead on from a path, the first one that is live before the others.
+    """Which routes may lead on from a path: of those that are live, the first.
 
     A release that doesn't serve this path, as the next one or the last one does, may serve one above it.
     """

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import pytest
 
 from immutable_local.wait import until
-from tests.host import HEALTHCHECK, Answer, Project
+from tests.host import HEALTHCHECK, Answer, Outcome, Project
 from tests.proxies.conftest import KINDS
 from tests.proxies.place import Place, lost, moment, seconds
 
@@ -412,6 +412,47 @@ class TestSwaps:
         told = [dict(each["headers"]) for each in seen]
         assert [each["X-Forwarded-Prefix"] for each in told] == ["/a", "/a/b", "/a"]
         assert [each.version for each in report.served] == ["1", "2", "3"]
+
+    def test_what_is_removed_or_renamed_is_nobodys_from_the_flip_on(
+        self, place: Place, kind: str, first: Project
+    ):
+        """Its path belongs to who is above it, or to its new name; whichever slot it was on, while both
+        releases are up as well, and where imm 0.1.0 made the old one live."""
+        app = place.project(f"renamed-{kind}")
+        # Each release, and which service has the path in it: from green, and from blue.
+        releases = {
+            "1": "api",
+            "2": "",
+            "3": "api",
+            "4": "api",
+            "5": "backend",
+            "6": "api",
+            "7": "api",
+            "8": "",
+        }
+
+        def up(version: str) -> Outcome:
+            for name in {"api", "backend"} & app.settings["services"].keys():
+                del app.settings["services"][name]
+            if name := releases[version]:
+                app.service(name, port=8000, domains=[app.domain], path="/api", healthcheck=HEALTHCHECK)
+            if version == "8":
+                for flag in (place.live_folder(app) / "live").glob("*.blue"):
+                    flag.unlink()
+            watch = "1500ms" if version in "25" else "0s"
+            return place.up(app.set(release={"watch": watch}).version(version))
+
+        up("1")
+        with place.load(app, {"idle": 8, "fresh": 2}, path="/api/x", idle_gap=0.1) as load:
+            flips = [moment(up(version), "flip") for version in [*releases][1:]]
+            report = load.stop()
+        place.imm(app, "down")
+        assert lost(report) == []
+        served = [(each.version, each.instance.split("-")[-4]) for each in report.served]
+        assert served == [(version, name or "web") for version, name in releases.items()]
+        for old, flip in zip(report.served, flips, strict=False):
+            # It is told in whole milliseconds.
+            assert old.last_sent < flip + 0.001
 
 
 class TestHold:

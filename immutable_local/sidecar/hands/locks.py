@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import fcntl
 import json
 import os
 import re
+import threading
 import time
 
 from immutable_local.sidecar.hands.ground import PROXY, STATE, Refusal, dump, named, now
@@ -24,6 +26,10 @@ RECOVERY_SECONDS = 20.0
 SIGNED_SECONDS = 1.0
 SIGNING_SECONDS = 0.1
 held: dict[str, int] = {}
+# How often each was let go, by the client's word: what it asked for before, it waits for no more.
+given_up: collections.Counter[str] = collections.Counter()
+# What is asked for at once by one client is done side by side.
+changing = threading.Lock()
 
 
 def lock(name: str, who: dict[str, Any], wait: float = 0.0) -> bool:
@@ -31,34 +37,47 @@ def lock(name: str, who: dict[str, Any], wait: float = 0.0) -> bool:
 
     A recovery is waited for in any case: it ends by itself.
     """
-    if name in held:
-        return True
     path = STATE / "locks" / named(name)
     path.parent.mkdir(parents=True, exist_ok=True)
+    before = given_up[name]
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + wait
     seen: tuple[dict[str, Any] | None, float] = (None, 0.0)
     while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            holder, at = json.loads(os.pread(fd, 65536, 0) or b"{}"), time.monotonic()
-            if holder != seen[0]:
-                seen = (holder, at)
-            if at > deadline and (at - seen[1] > patience(holder) or at > deadline + RECOVERY_SECONDS):
-                os.close(fd)
-                raise Refusal("locked", holder=holder) from None
-            time.sleep(0.02)
-    # Who has it is only told to people: on a full disk, too, what frees it must get the lock.
-    with contextlib.suppress(OSError):
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, dump({**who, "since": now()}), 0)
-    held[name] = fd
+        with changing:
+            mine = name in held
+            abandoned = given_up[name] != before
+            if not (mine or abandoned) and taken(fd, who):
+                held[name] = fd
+                break
+        if mine:
+            os.close(fd)
+            return True
+        holder, at = json.loads(os.pread(fd, 65536, 0) or b"{}"), time.monotonic()
+        if holder != seen[0]:
+            seen = (holder, at)
+        late = at > deadline and (at - seen[1] > patience(holder) or at > deadline + RECOVERY_SECONDS)
+        if late or abandoned:
+            os.close(fd)
+            raise Refusal("locked", holder=holder)
+        time.sleep(0.02)
     if name.startswith("app-"):
         tidy(name.removeprefix("app-"))
     elif name == "host":
         remove_all(PROXY, r"\.new-.*|next-.*")
+    return True
+
+
+def taken(fd: int, who: dict[str, Any]) -> bool:
+    """Whether the lock of this file was free, and is taken now."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    # Who has it is only told to people: on a full disk, too, what frees it must get the lock.
+    with contextlib.suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, dump({**who, "since": now()}), 0)
     return True
 
 
@@ -89,10 +108,15 @@ def remove_all(folder: pathlib.Path, names: str) -> None:
 
 
 def unlock(name: str) -> None:
-    fd = held.pop(name, None)
+    """Let go, and take it for nobody who was asked before this: they wait no more."""
+    with changing:
+        given_up[name] += 1
+        fd = held.pop(name, None)
     if fd is not None:
-        os.ftruncate(fd, 0)
-        os.close(fd)
+        try:
+            os.ftruncate(fd, 0)
+        finally:
+            os.close(fd)
 
 
 def need(name: str) -> None:
