@@ -254,7 +254,7 @@ def roll_out(
         unbroken(no_return)
     # From here on a failure leaves the release live, and the next command finishes what is left.
     with tell.step("record"):
-        _record(at, event, commit, project)
+        _record(at, plan, event, commit, project)
     if watched is None:
         tell.skip("watch")
     else:
@@ -278,7 +278,7 @@ def roll_out(
     with tell.step("prune"):
         prune.prune(at.engine, at.app, *images(), ledger.read(session, at.app), release.number, keep)
     session.ask("doing_clear", app=at.app)
-    return _live(at, release, _remarks(at, release, plan))
+    return _live(at, release, _remarks(at, release, plan), plan.causes)
 
 
 def url_of(host: Host, app: App) -> str | None:
@@ -355,7 +355,9 @@ def _earlier(found: Observed, number: int | None) -> Release:
 # After the flip
 
 
-def _record(at: Deployment, event: str, commit: tuple[str, bool] | None, project: Origin | None) -> None:
+def _record(
+    at: Deployment, plan: Plan, event: str, commit: tuple[str, bool] | None, project: Origin | None
+) -> None:
     session, (git, dirty) = at.host.session, commit or (None, None)
     ledger.append(
         session,
@@ -366,6 +368,7 @@ def _record(at: Deployment, event: str, commit: tuple[str, bool] | None, project
         previous=_live_number(at.found),
         git=git,
         dirty=dirty,
+        causes=plan.causes,
     )
     if project is not None and project != at.found.origin:
         told = {"marks": sorted(project.marks), "where": project.where}
@@ -419,10 +422,16 @@ def _remarks(at: Deployment, release: Release, plan: Plan) -> list[str]:
 # Around it
 
 
-def _live(at: Deployment, release: Release, remarks: Sequence[str]) -> Result:
-    url = url_of(at.host, release.app)
-    previous = _live_number(at.found)
-    return Result("live", release.number, previous, at.tell.seconds, url, remarks=tuple(remarks))
+def _live(at: Deployment, release: Release, remarks: Sequence[str], causes: Sequence[str] = ()) -> Result:
+    return Result(
+        "live",
+        release.number,
+        previous=_live_number(at.found),
+        seconds=at.tell.seconds,
+        url=url_of(at.host, release.app),
+        remarks=tuple(remarks),
+        causes=tuple(causes),
+    )
 
 
 def _unchanged(at: Deployment, app: App) -> Result:

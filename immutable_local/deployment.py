@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from immutable_local import image, ledger, lock
 from immutable_local.engine import Engine, connect
@@ -161,15 +162,14 @@ def record_failure(at: Deployment, failed: BaseException) -> None:
     if at.tell.reached:
         record_live(at.host, observe(at.engine, at.host.session, at.app), at.command)
     if not isinstance(failed, UsageError | NotFound):
-        reason = failed.message if isinstance(failed, ImmError) else _named(failed)
         ledger.append(
             at.host.session,
             at.app,
             "unfinished" if at.tell.reached else "failed",
             release=at.tell.release,
             seconds=at.tell.seconds,
-            error=reason,
             step=at.tell.current,
+            **reason_of(failed),
         )
     at.host.session.ask("doing_clear", app=at.app)
 
@@ -180,5 +180,10 @@ def clear_images(at: Deployment) -> None:
     image.remove_leftovers(at.engine, at.app)
 
 
-def _named(failed: BaseException) -> str:
-    return "interrupted" if isinstance(failed, KeyboardInterrupt) else f"{type(failed).__name__}: {failed}"
+def reason_of(failed: BaseException) -> dict[str, Any]:
+    """Why something failed, as a record has it: nothing of it was printed by an application."""
+    if isinstance(failed, ImmError):
+        return {"error": failed.message, "code": failed.code, "facts": failed.facts}
+    if isinstance(failed, KeyboardInterrupt):
+        return {"error": "interrupted", "code": "interrupted", "facts": []}
+    return {"error": f"{type(failed).__name__}: {failed}", "code": "bug", "facts": []}

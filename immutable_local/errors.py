@@ -39,6 +39,11 @@ def shown(value: object) -> str:
     return told if len(told) <= 80 else f"{told[:76]}..."
 
 
+class Fact(str):
+    """A detail that the history keeps. What an application or a builder printed may hold a secret, and is
+    only told."""
+
+
 class ImmError(Exception):
     """The root of the tree: something failed, and what was live is still live."""
 
@@ -66,6 +71,11 @@ class ImmError(Exception):
         self.told = False
         if code is not None:
             self.code = code
+
+    @property
+    def facts(self) -> list[str]:
+        """The details that may be kept."""
+        return [each for each in self.details if isinstance(each, Fact)]
 
     @property
     def stands(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from immutable_local.errors import ImmError
@@ -62,7 +62,9 @@ class Result:
     seconds: float = 0.0
     url: str | None = None
     error: ImmError | None = None
-    remarks: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = ()
+    # What changed, service by service.
+    causes: tuple[str, ...] = ()
 
 
 Event = StepEvent | Note

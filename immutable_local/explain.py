@@ -9,7 +9,7 @@ from typing import Any
 
 from immutable_local import labels as label
 from immutable_local.engine import Engine
-from immutable_local.errors import ImmError
+from immutable_local.errors import Fact, ImmError
 from immutable_local.instance import Instance
 from immutable_local.making import PYTHON_IMAGES, image_for
 
@@ -29,9 +29,10 @@ def why(
     command: Sequence[str] | None,
     seen: Sequence[Mapping[str, Any]],
 ) -> tuple[list[str], str]:
-    """The facts, one a line, and what to change."""
+    """What is known, one a line, the most telling fact last, then what was printed; and what to change."""
     log = engine.logs(instance.container, tail=200).decode(errors="replace").splitlines()
     details: list[str] = []
+    printed: list[str] = []
     hint = ""
     running = bool(state["Running"])
     if not running:
@@ -39,17 +40,20 @@ def why(
         details.append(fact)
     elif target is not None:
         details += [_got(target, each) for each in seen] or [f"GET {target['path']} was not answered"]
+        printed = [f"it said: {each['detail']}" for each in seen if each.get("failed") == "not_http"]
         hint = _advice(instance, seen)
         listening = listening_ports(engine, instance.container)
         fact, better = _listening(instance, listening)
         details += [fact] if fact else []
         hint = better or hint
     elif command is not None:
-        details += [_printed(command, each) for each in seen] or [f"{' '.join(command)} has not ended once"]
+        details += [_ran(command, each) for each in seen] or [f"{' '.join(command)} has not ended once"]
+        printed = [_printed(each) for each in seen if each.get("printed")]
         hint = _command_advice(instance, seen)
     fact, better = _not_writable(instance, log)
     details += [fact] if fact else []
     hint = better or hint
+    details = [*map(Fact, details), *printed]
     if log:
         details.append("last lines of its log:")
         details += [f"  {line}" for line in log[-SHOWN_LOG_LINES:]]
@@ -132,7 +136,9 @@ def _got(target: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
     if "status" in seen:
         told = f"{asked} answered {seen['status']}"
         if 300 <= seen["status"] < 400:
-            to = f" to {seen['location']}" if seen.get("location") else ""
+            # What stands behind the path may be a token.
+            where = re.split(r"[?#]", seen.get("location") or "")[0]
+            to = f" to {where}" if where else ""
             return f"{told}{to}{times} (a redirect is not followed)"
         low, high = target["status"]
         wanted = f"{low}" if low == high else f"{low} to {high}"
@@ -142,7 +148,7 @@ def _got(target: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
         "timeout": f"{asked} was not answered within {target['timeout']:g} s",
         "closed": f"the connection was closed before {asked} was answered",
         "unreachable": "its address could not be reached",
-        "not_http": f"what answered on port {target['port']} is not HTTP ({seen.get('detail')})",
+        "not_http": f"what answered on port {target['port']} is not HTTP",
     }
     return reasons.get(seen["failed"], f"{asked} failed: {seen.get('detail')}") + times
 
@@ -202,12 +208,15 @@ def _listening(instance: Instance, listening: Sequence[tuple[str, int]]) -> tupl
     return "nothing listens inside the container", ""
 
 
-def _printed(command: Sequence[str], seen: Mapping[str, Any]) -> str:
+def _ran(command: Sequence[str], seen: Mapping[str, Any]) -> str:
     times = f" {seen['times']} time{'s' if seen['times'] != 1 else ''}"
     if seen["code"] is None:
         return f"{' '.join(command)} had not ended within {seen['seconds']:g} s{times}"
-    said = f": {seen['printed'].splitlines()[-1]}" if seen["printed"] else ""
-    return f"{' '.join(command)} ended with exit code {seen['code']}{times}{said}"
+    return f"{' '.join(command)} ended with exit code {seen['code']}{times}"
+
+
+def _printed(seen: Mapping[str, Any]) -> str:
+    return f"it printed: {seen['printed'].splitlines()[-1]}"
 
 
 def _not_writable(instance: Instance, log: Sequence[str]) -> tuple[str, str]:

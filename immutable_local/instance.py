@@ -12,7 +12,7 @@ from immutable_local import labels as label
 from immutable_local import network, secret, volume
 from immutable_local.app import Service
 from immutable_local.engine import Container, Engine, bounded_log, endpoint, volume_mount
-from immutable_local.errors import EngineRefused, ImmError
+from immutable_local.errors import EngineRefused, Fact, ImmError
 from immutable_local.release import Release
 from immutable_local.routes import Slot
 from immutable_local.sidecar.session import Session
@@ -188,7 +188,7 @@ def _start(
         raise ImmError(
             f"{name} did not start",
             code="not_started",
-            details=[refused.explanation],
+            details=[Fact(refused.explanation)],
             hint=f"correct services.{service.name}.command, its user or its image, then run imm up",
         ) from refused
 

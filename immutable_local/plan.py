@@ -62,6 +62,11 @@ class Plan:
         return tuple(name for name in self.leaving if name not in self.stop_first)
 
     @property
+    def causes(self) -> list[str]:
+        """Why, service by service: names of settings and secrets, never their values."""
+        return [f"{each.service}: {each.cause}" for each in self.changes if each.cause]
+
+    @property
     def nothing_to_do(self) -> bool:
         return not self.cause and all(each.verb == "keep" for each in self.changes)
 

@@ -39,6 +39,9 @@ IN_WORDS = {
 # What is only worth a line when it took time.
 QUICK_SECONDS = 0.5
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+HISTORY_HEAD = ("RELEASE", "EVENT", "AT (UTC)", "BY", "TOOK", "COMMIT", "WHY")
+# As much of a cell is shown on a terminal of any width.
+READABLE = 40
 QUICK_STEPS = ("lock", "sweep", "prepare", "prune", "drain", "seal")
 
 
@@ -169,6 +172,9 @@ def result_text(result: Result, app: str) -> str:
         head = f"{app} is off this host"
     else:
         before = f", in place of release {result.previous}" if result.previous else ""
+        if result.previous == result.release:
+            # A secret was set anew, or an instance was gone.
+            before = f", with new instances ({'; '.join(result.causes)})" if result.causes else ""
         head = f"release {result.release} of {app} is live{where}{before}"
     return "\n".join([f"{head} ({result.seconds:.1f} s)", *(f"  {remark}" for remark in result.remarks)])
 
@@ -200,20 +206,29 @@ def visible(text: str) -> str:
 
 
 def ago(then: str) -> str:
-    """How long ago a moment was: '3 s', '5 min', '2 h', '4 d'."""
+    """How long ago a moment was, in whole units that have passed: '3 s', '5 min', '2 h', '4 d'."""
     try:
         moment = datetime.fromisoformat(then.replace("Z", "+00:00"))
     except ValueError:
         return then
-    seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
+    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def history_table(records: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
+    """The ledger's records for a person; WHY is cut at the terminal's `width`, where there is one."""
+    lines = table(history_rows(records), HISTORY_HEAD).splitlines()
+    if width is None:
+        return "\n".join(lines)
+    longest = max(width, lines[0].index("WHY") + READABLE)
+    return "\n".join(line if len(line) <= longest else f"{line[: longest - 1]}…" for line in lines)
 
 
 def history_rows(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The ledger's records as rows for a table."""
+    """The ledger's records, the release first, as that is what `imm revert N` wants."""
     rows = []
     for record in records:
         if record["event"] == "sealed":
@@ -223,17 +238,23 @@ def history_rows(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         release = str(record["release"]) if record.get("release") is not None else ""
         rows.append(
             [
-                str(record["number"]),
-                record["at"][:19].replace("T", " "),
-                record["event"],
                 release,
+                record["event"],
+                record["at"][:19].replace("T", " "),
                 record.get("by") or "",
                 seconds,
                 git,
-                record.get("error") or "",
+                " ".join(_why(record).split()),
             ]
         )
     return rows
+
+
+def _why(record: Mapping[str, Any]) -> str:
+    """Why it happened: the most telling fact, else the whole sentence."""
+    if record.get("facts"):
+        return f"{record['code']}: {record['facts'][-1]}"
+    return record.get("error") or "; ".join(record.get("causes") or ())
 
 
 def now() -> str:

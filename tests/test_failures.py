@@ -150,7 +150,8 @@ def test_a_health_command_that_fails_is_told_with_what_it_printed(shared: Host, 
     command = ["sh", "-c", "echo no such table; exit 4"]
     app.version("2", healthcheck={"command": command, "interval": "100ms", "start_period": "2s"})
     error = unhealthy(shared, app)
-    assert any("ended with exit code 4" in each and "no such table" in each for each in error["details"])
+    assert any("ended with exit code 4" in each for each in error["details"])
+    assert any("it printed: " in each and "no such table" in each for each in error["details"])
 
 
 def test_an_images_own_health_check_is_asked_where_imm_toml_names_none(shared: Host, app: Project):
@@ -158,7 +159,8 @@ def test_an_images_own_health_check_is_asked_where_imm_toml_names_none(shared: H
     app.dockerfile((app.folder / "Dockerfile").read_text() + check)
     app.version("2", healthcheck={"start_period": "2s", "interval": "100ms"})
     error = unhealthy(shared, app)
-    assert any("ended with exit code 3" in each and "the image says no" in each for each in error["details"])
+    assert any("ended with exit code 3" in each for each in error["details"])
+    assert any("it printed: the image says no" in each for each in error["details"])
 
 
 def test_a_worker_that_does_not_stay_up_keeps_the_whole_release_from_going_live(shared: Host, app: Project):
@@ -237,11 +239,27 @@ def test_a_failure_is_told_to_people_as_to_programs(shared: Host, app: Project):
 
 
 def test_a_failure_stands_in_the_history_with_its_reason(shared: Host, app: Project):
-    app.version("2", behave="crash")
+    app.version("2", environment={"PORT": "9000"}, healthcheck=SHORT)
     number = refused(shared, app).result["release"]
     last = shared.history(app)[-1]
-    assert (last["event"], last["release"]) == ("failed", number)
+    assert (last["event"], last["release"], last["code"]) == ("failed", number, "unhealthy")
     assert "did not become healthy" in last["error"]
+    assert last["facts"][-1] == "the container listens on 9000; imm.toml says port = 8000"
+
+
+def test_the_history_keeps_nothing_that_an_application_printed(shared: Host, app: Project):
+    """Values of the environment are on the screen of who deploys, and in kept logs that come to an end."""
+    token = secrets.token_hex(8)
+    print_it = ["sh", "-c", "echo the token is $TOKEN | tee /proc/1/fd/1; exit 4"]
+    check = {"command": print_it, "interval": "100ms", "start_period": "2s"}
+    app.version("2", environment={"TOKEN": token}, healthcheck=check)
+    details = unhealthy(shared, app)["details"]
+    assert [f"it printed: the token is {token}", f"  the token is {token}"] == [
+        each for each in dict.fromkeys(details) if token in each
+    ]
+    records = shared.history(app)
+    assert "ended with exit code 4" in records[-1]["facts"][-1]
+    assert token not in str(records)
 
 
 def test_a_log_of_a_release_that_failed_can_still_be_read(shared: Host, app: Project):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from immutable_local.ledger import bounded
 from immutable_local.sidecar.hands import ledger, locks
 from immutable_local.sidecar.hands.ground import Refusal
 
@@ -68,3 +69,17 @@ def made(folder: Path, number: int) -> None:
     [first] = folder.iterdir()
     for each in range(2, number + 1):
         (folder / f"{each:08d}{first.name[8:]}").write_bytes(first.read_bytes())
+
+
+def test_a_record_is_no_longer_than_somebody_reads():
+    """Each command reads every record: a message of megabytes would slow them all."""
+    assert len(bounded("x" * 3000)) == 500
+    assert [len(each) for each in bounded(("y" * 3000,) * 100)] == [500] * 20
+    assert [bounded(each) for each in ("short", ["a"], 3, 0.5, False, None)] == [
+        "short",
+        ["a"],
+        3,
+        0.5,
+        False,
+        None,
+    ]

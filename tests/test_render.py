@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from immutable_local.errors import ConfigError, EngineError, ImmError, Locked, UsageError
 from immutable_local.events import Note, Result, StepEvent
-from immutable_local.render import JsonLines, Terminal, ago, history_rows, result_json, result_text, table
+from immutable_local.render import JsonLines, Terminal, ago, history_table, result_json, result_text, table
 from tests.values import record
 
 UNHEALTHY = ImmError(
@@ -156,13 +157,18 @@ def test_json_lines_tell_steps_on_standard_output_and_notes_elsewhere(capsys: py
         ),
         (Result("live", 1, None, 3.0), "release 1 of shop is live (3.0 s)"),
         (
+            Result("live", 4, 4, 1.0, causes=("api: secret changed: API_KEY", "web: instance gone: w-1")),
+            "release 4 of shop is live, with new instances"
+            " (api: secret changed: API_KEY; web: instance gone: w-1) (1.0 s)",
+        ),
+        (
             Result("unchanged", 8, 8, 0.3, "http://a"),
             "nothing to do: release 8 of shop is live at http://a (0.3 s)",
         ),
         (Result("unchanged"), "nothing to do: shop is not deployed (0.0 s)"),
         (Result("down", None, 8, 1.0, remarks=("kept",)), "shop is off this host (1.0 s)\n  kept"),
     ],
-    ids=["next", "first", "unchanged", "not deployed", "down"],
+    ids=["next", "first", "made anew", "unchanged", "not deployed", "down"],
 )
 def test_a_result_is_one_sentence_for_people(result: Result, text: str):
     assert result_text(result, "shop") == text
@@ -183,9 +189,20 @@ def test_a_table_is_as_wide_as_its_content():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0, "0 s"), (59, "59 s"), (60, "1 min"), (7200, "2 h"), (4 * 86400, "4 d")]
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (59.7, "59 s"),
+        (60, "1 min"),
+        (59 * 60 + 50, "59 min"),
+        (5400, "1 h"),
+        (7200, "2 h"),
+        (23 * 3600 + 2700, "23 h"),
+        (36 * 3600, "1 d"),
+        (4 * 86400, "4 d"),
+    ],
 )
-def test_how_long_ago_is_told_in_the_largest_unit(seconds: int, words: str):
+def test_how_long_ago_is_told_in_the_largest_unit_that_has_passed(seconds: float, words: str):
     then = datetime.now(UTC) - timedelta(seconds=seconds)
     assert ago(then.isoformat().replace("+00:00", "Z")) == words
 
@@ -196,26 +213,62 @@ def test_a_moment_in_the_future_is_now_and_what_is_no_moment_stays_as_it_is():
     assert ago("") == ""
 
 
-def test_history_leaves_out_seals_and_what_is_not_known():
-    at = "2026-11-21T09:00:00.123Z"
-    rows = history_rows(
+AT = "2026-11-21T09:00:00.123Z"
+FAILED = record(
+    "failed",
+    3,
+    number=4,
+    at=AT,
+    error="release 3 of shop did not become healthy within 10 s",
+    code="unhealthy",
+    facts=[
+        "nothing accepted a connection to port 8000",
+        "the container listens on 8001;\nimm.toml says 8000",
+    ],
+)
+
+
+def test_history_begins_with_the_release_and_leaves_out_seals_and_what_is_not_known():
+    """`imm revert N` wants a release: no other number stands before it."""
+    told = history_table(
         [
-            record("sealed", 1, number=1, at=at),
+            record("sealed", 1, number=1, at=AT),
             record(
                 "went_live",
                 1,
                 number=2,
-                at=at,
+                at=AT,
                 by="me@here",
                 seconds=3.21,
                 git="3f9c2e1",
                 dirty=True,
                 error=None,
+                causes=["web: image changed", "api: secret changed: API_KEY"],
             ),
-            record("down", None, number=3, at=at),
+            record("down", None, number=3, at=AT),
+            record("failed", 2, number=4, at=AT, error="as it was written once"),
         ]
     )
-    assert rows == [
-        ["2", "2026-11-21 09:00:00", "went_live", "1", "me@here", "3.2 s", "3f9c2e1 (dirty)", ""],
-        ["3", "2026-11-21 09:00:00", "down", "", "", "", "", ""],
+    assert [line.split("  ") for line in re.sub("  +", "  ", told).splitlines()] == [
+        ["RELEASE", "EVENT", "AT (UTC)", "BY", "TOOK", "COMMIT", "WHY"],
+        [
+            *("1", "went_live", "2026-11-21 09:00:00", "me@here", "3.2 s", "3f9c2e1 (dirty)"),
+            "web: image changed; api: secret changed: API_KEY",
+        ],
+        ["", "down", "2026-11-21 09:00:00"],
+        ["2", "failed", "2026-11-21 09:00:00", "as it was written once"],
     ]
+
+
+def test_history_says_the_most_telling_fact_of_a_failure():
+    """App and release stand elsewhere; that it wasn't healthy says less than why."""
+    [_, line] = history_table([FAILED]).splitlines()
+    assert line.endswith("  unhealthy: the container listens on 8001; imm.toml says 8000")
+
+
+@pytest.mark.parametrize("width", [30, 90])
+def test_history_is_cut_at_the_terminals_width_where_that_leaves_something_to_read(width: int):
+    [head, line] = history_table([FAILED], width).splitlines()
+    assert len(line) == max(width, head.index("WHY") + 40)
+    assert line.endswith("…")
+    assert "unhealthy: the container" in line

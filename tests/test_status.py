@@ -49,7 +49,7 @@ def test_status_tells_what_is_live_as_the_contract_has_it(shared: Host, app: Pro
 def test_status_tells_people_the_same(shared: Host, app: Project):
     said = shared.imm(app, "status", text=True).stdout
     head = said.splitlines()[0]
-    assert re.fullmatch(rf"release 3 of {app.name} is live, since \d+ (s|min) ago, commit [0-9a-f]+", head)
+    assert re.fullmatch(rf"release 3 of {app.name} has been live for \d+ (s|min), commit [0-9a-f]+", head)
     assert re.search(rf"^web +{app.name}-web-3-(blue|green)-1 +running +healthy ", said, re.MULTILINE)
     assert f"address: http://{app.domain}:{shared.proxy[1]}\ncan be reverted to: 1\n" in said
 
@@ -121,15 +121,16 @@ def test_history_has_every_event_with_who_and_why(shared: Host, app: Project):
 
 def test_history_tells_people_one_line_for_each_event(shared: Host, app: Project):
     lines = shared.imm(app, "history", text=True).stdout.splitlines()
-    assert lines[0].split()[:3] == ["N", "AT", "(UTC)"]
-    assert [line.split()[3] for line in lines[1:]] == [
-        "went_live",
-        "failed",
-        "went_live",
-        "reverted",
-        "reverted",
+    assert lines[0].split()[:3] == ["RELEASE", "EVENT", "AT"]
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["1", "went_live"],
+        ["2", "failed"],
+        ["3", "went_live"],
+        ["1", "reverted"],
+        ["3", "reverted"],
     ]
-    assert "did not become healthy" in lines[2]
+    assert lines[1].endswith("  web: first release")
+    assert lines[2].endswith("  unhealthy: its container ended with exit code 1")
 
 
 def test_logs_are_those_of_what_is_live(shared: Host, app: Project):

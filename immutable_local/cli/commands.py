@@ -194,7 +194,7 @@ def status() -> None:
         print(f"{app.name} is not deployed on this host")
     else:
         git = f", commit {live['git']}" if live["git"] else ""
-        print(f"release {live['release']} of {app.name} is live, since {render.ago(live['since'])} ago{git}")
+        print(f"release {live['release']} of {app.name} has been live for {render.ago(live['since'])}{git}")
         rows = [
             [name, each["instance"], each["state"], each["health"], render.ago(each["started"])]
             for name, instances in told["services"].items()
@@ -204,8 +204,8 @@ def status() -> None:
         for each in told["traffic"]:
             rate, errors = each["requests_per_second"], each["errors_per_second"]
             print(f"release {each['release']} now: {rate:g} requests/s, {errors:g} of them 5xx")
-        for url in told["urls"]:
-            print(f"address: {url}")
+        for number, url in enumerate(told["urls"]):
+            print("         " if number else "address:", url)
     if told["revertable"]:
         print(f"can be reverted to: {', '.join(str(number) for number in told['revertable'])}")
     proxy = told["proxy"]
@@ -214,7 +214,7 @@ def status() -> None:
 
 @cli.command(epilog=GLOBAL_OPTIONS)
 def history() -> None:
-    """Every event with time, who, how long, and why it failed."""
+    """Every event with time, who, how long, and why."""
     from immutable_local import render
     from immutable_local.status import records_of
 
@@ -225,8 +225,10 @@ def history() -> None:
     elif not records:
         print(f"nothing has happened to {app.name} on this host yet")
     else:
-        head = ["N", "AT (UTC)", "EVENT", "RELEASE", "BY", "TOOK", "COMMIT", "ERROR"]
-        print(render.table(render.history_rows(records), head))
+        import shutil
+
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(render.history_table(records, width))
 
 
 @cli.command(epilog=GLOBAL_OPTIONS)
