@@ -12,9 +12,10 @@ from typing import Any
 
 from immutable_local import labels as label
 from immutable_local import network
-from immutable_local.engine import KEPT_RUNNING, Container, Engine, bounded_log, endpoint, volume_mount
+from immutable_local.engine import KEPT_RUNNING, Engine, bounded_log, endpoint, volume_mount
 from immutable_local.errors import EngineRefused, ProxyError, name_taken
-from immutable_local.host import NEXT, PROXY_VOLUME, SIDECAR, STATE_VOLUME, Asked
+from immutable_local.host import Asked
+from immutable_local.listed import NEXT, PROXY_VOLUME, SIDECAR, STATE_VOLUME, Container
 from immutable_local.proxy import Proxy
 from immutable_local.undo import Undo
 
@@ -143,7 +144,7 @@ def _ours(engine: Engine, name: str) -> str | None:
     found = engine.find(name)
     if found is None:
         return None
-    if label.ROLE not in (found["Config"].get("Labels") or {}):
+    if engine.role_of(found) is None:
         raise name_taken("container", name)
     return str(found["Id"])
 

@@ -32,10 +32,11 @@ from immutable_local import (
 from immutable_local import labels as label
 from immutable_local.app import App, Service
 from immutable_local.deployment import FREEING, Deployment, Options, deployment
-from immutable_local.engine import Container, Engine
+from immutable_local.engine import Engine
 from immutable_local.errors import ImmError, NotFound, UsageError
 from immutable_local.events import Result, Teller
 from immutable_local.host import Begun, Host, attach, begin, untouched
+from immutable_local.listed import Container
 from immutable_local.live import Live
 from immutable_local.observed import Observed, observe
 from immutable_local.plan import Plan, decide
@@ -140,7 +141,7 @@ def down(begun: Begun, app: str, options: Options, tell: Teller) -> Result:
     engine = begun.engine
     if begun.host is None:
         host = attach(engine)
-        if host is None and not engine.containers({label.APP: app, label.ROLE: "instance"}):
+        if host is None and not instance.all_of(engine, app):
             return Result("unchanged", seconds=tell.seconds)
         if host is not None:
             host.close()

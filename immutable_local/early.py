@@ -11,7 +11,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from immutable_local import labels as label
 from immutable_local.errors import SessionLost
+from immutable_local.listed import Container, by_role, container_of
 from immutable_local.sidecar.session import COMMAND, Session
 
 SOCKET = "/var/run/docker.sock"
@@ -39,7 +40,7 @@ class Early:
 
     path: str
     api: str
-    listed: Sequence[Mapping[str, Any]]
+    listed: Sequence[Container]
     session: Session | None
 
     def is_of(self, local: str) -> bool:
@@ -59,10 +60,21 @@ def reach() -> Early | None:
     try:
         engine = _Local(path)
         asked = quote(json.dumps({"label": [label.ROLE]}))
-        api, listed = engine.answer_to("GET", f"/containers/json?all=1&filters={asked}")
-        sidecar = next((each["Id"] for each in listed if _is_sidecar(each)), None)
-        return Early(path, api, listed, Session(engine.attached(sidecar)) if sidecar else None)
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, SessionLost):
+        api, told = engine.answer_to("GET", f"/containers/json?all=1&filters={asked}")
+        listed = [container_of(each) for each in told]
+        sidecar = by_role(listed).get("sidecar")
+        if sidecar is None or not sidecar.running:
+            return Early(path, api, listed, None)
+        return Early(path, api, listed, Session(engine.attached(sidecar.id)))
+    except (
+        OSError,
+        http.client.HTTPException,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        SessionLost,
+    ):
         return None
 
 
@@ -83,10 +95,6 @@ def local_socket() -> str | None:
     if more or (not named and os.environ.get("DOCKER_CONTEXT", "") not in ("", "default")):
         return None
     return named.removeprefix(SCHEME) or SOCKET
-
-
-def _is_sidecar(told: Mapping[str, Any]) -> bool:
-    return bool(told["Labels"][label.ROLE] == "sidecar" and told["State"] == "running")
 
 
 class _Local(http.client.HTTPConnection):

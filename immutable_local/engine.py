@@ -40,6 +40,7 @@ from immutable_local.errors import (
     EngineRefused,
     ImmError,
 )
+from immutable_local.listed import Container, container_of
 from immutable_local.unbroken import begun
 from immutable_local.wait import until
 
@@ -64,27 +65,12 @@ LATEST_DISK_API = (1, 51)
 DISK_BY_TYPE_API = (1, 42)
 # Their ids go into an address, which may have 1 MB: 25 letters each.
 CACHE_AT_ONCE = 1000
-# What a container of a moment runs is one program, with a thread or two.
+# The role of a container of a moment.
+TASK = "task"
+# What it runs is one program, with a thread or two.
 MOMENTS_PROCESSES = 64
 # It warns of a credential helper that is absent, whether or not anything is asked of it.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"docker\.credentials\.")
-
-
-@dataclass(frozen=True)
-class Container:
-    """One line of the engine's list of containers."""
-
-    id: str
-    name: str
-    image: str
-    labels: Mapping[str, str]
-    state: str
-    addresses: Mapping[str, str]
-    command: str = ""
-
-    @property
-    def running(self) -> bool:
-        return self.state == "running"
 
 
 @dataclass(frozen=True)
@@ -239,6 +225,11 @@ class Engine:
             if refused.status == 404:
                 return None
             raise
+
+    def role_of(self, inspected: Mapping[str, Any]) -> str | None:
+        """What a container is to imm; None for somebody else's, also where its image has labels of imm's."""
+        role = (inspected["Config"].get("Labels") or {}).get(label.ROLE)
+        return None if role is None or self.gives_role(inspected["Image"], role) else str(role)
 
     def create(
         self, name: str, image: str, *, networks: Mapping[str, Any] | None = None, **settings: Any
@@ -415,7 +406,7 @@ class Engine:
     @contextmanager
     def task(self, image: str, app: str, mounts: Sequence[Any] = ()) -> Iterator[str]:
         """A container that is made for an app, looked into and removed, and never runs."""
-        labels = {label.ROLE: "task", label.APP: app}
+        labels = {label.ROLE: TASK, label.APP: app}
         container = self.create(
             "", image, labels=labels, mounts=list(mounts), command=["true"], network_mode="none"
         )
@@ -439,7 +430,7 @@ class Engine:
                     name=name,
                     entrypoint=[],
                     stdin_open=True,
-                    labels={label.ROLE: "task"},
+                    labels={label.ROLE: TASK},
                     host_config=self._of_a_moment(network_mode="none"),
                 )["Id"]
         except EngineRefused as refused:
@@ -462,7 +453,7 @@ class Engine:
         found = self.find(container)
         if found is None or found["State"]["Status"] != "created":
             return
-        if (found["Config"].get("Labels") or {}).get(label.ROLE) != "task":
+        if self.role_of(found) != TASK:
             # Somebody else's.
             return
         # By the engine's clock: this machine's may differ.
@@ -498,7 +489,7 @@ class Engine:
                     image,
                     command=list(command),
                     host_config=host_config,
-                    labels={label.ROLE: "task", **({label.APP: app} if app else {})},
+                    labels={label.ROLE: TASK, **({label.APP: app} if app else {})},
                     entrypoint=[],
                 )["Id"]
                 # Before it starts: once it has ended, its log is gone with it.
@@ -530,6 +521,11 @@ class Engine:
             if refused.status == 404:
                 return None
             raise
+
+    def gives_role(self, image: str, role: str) -> bool:
+        """Whether containers of this image have that role from it, whoever makes them."""
+        found = self.image(image)
+        return found is not None and found.labels.get(label.ROLE) == role
 
     def images(self, labels: Mapping[str, str]) -> list[tuple[str, Mapping[str, str], tuple[str, ...]]]:
         """Id, labels and tags of the images that carry all of `labels`."""
@@ -852,20 +848,6 @@ def _said(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
 
 def _filter(labels: Mapping[str, str]) -> list[str]:
     return [f"{key}={value}" if value else key for key, value in labels.items()]
-
-
-def container_of(told: Mapping[str, Any]) -> Container:
-    """One line of the list as the engine tells it."""
-    networks = (told.get("NetworkSettings") or {}).get("Networks") or {}
-    return Container(
-        id=told["Id"],
-        name=(told.get("Names") or ["/" + told["Id"][:12]])[0].lstrip("/"),
-        image=told.get("ImageID") or told.get("Image") or "",
-        labels=told.get("Labels") or {},
-        state=told.get("State") or "",
-        addresses={name: each.get("IPAddress") or "" for name, each in networks.items()},
-        command=told.get("Command") or "",
-    )
 
 
 def _image(told: Mapping[str, Any]) -> Image:

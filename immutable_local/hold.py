@@ -9,7 +9,7 @@ from immutable_local import drain, parking
 from immutable_local import labels as label
 from immutable_local.app import Service
 from immutable_local.deployment import Deployment
-from immutable_local.engine import Container
+from immutable_local.listed import Container
 from immutable_local.observed import observe
 from immutable_local.plan import Plan
 from immutable_local.routes import Slot, Structure

@@ -13,18 +13,12 @@ from dataclasses import dataclass
 from immutable_local import labels as label
 from immutable_local import network
 from immutable_local.early import Early
-from immutable_local.engine import Container, Engine, container_of
+from immutable_local.engine import Engine
 from immutable_local.errors import EngineRefused, ProxyError, SessionLost
+from immutable_local.listed import STATE_VOLUME, Container, by_role
 from immutable_local.proxy import Proxy, choose
 from immutable_local.routes import Structure
 from immutable_local.sidecar.session import Session
-
-PROXY = "imm-proxy"
-# The name of one that is to replace it, until it does.
-NEXT = "imm-proxy-next"
-SIDECAR = "imm-sidecar"
-STATE_VOLUME = "imm-state"
-PROXY_VOLUME = "imm-proxy"
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class Begun:
 
 def begin(engine: Engine, early: Early | None = None) -> Begun:
     """Look who is there, and let the sidecar's program start, as far as that isn't done; changes nothing."""
-    listed = [container_of(each) for each in early.listed] if early else engine.containers({label.ROLE: ""})
+    listed = early.listed if early else engine.containers({label.ROLE: ""})
     # One that has ended already says why when it is begun anew: its sidecar may just be restarted.
     session = early.session if early and early.session and not early.session.ended else None
     found = by_role(listed)
@@ -87,21 +81,8 @@ def untouched(begun: Begun) -> bool:
 
 
 def find(engine: Engine) -> dict[str, Container]:
-    """The proxy's and the sidecar's containers, by role, running or not.
-
-    "next" is a proxy that was to replace the other one when that was interrupted: it may be the one that
-    runs.
-    """
+    """The proxy's and the sidecar's containers, as `by_role` tells them."""
     return by_role(engine.containers({label.ROLE: ""}))
-
-
-def by_role(listed: Sequence[Container]) -> dict[str, Container]:
-    """As `find`, of what is listed already."""
-    found = {}
-    for each in listed:
-        if each.labels[label.ROLE] in ("proxy", "sidecar"):
-            found["next" if each.name == NEXT else each.labels[label.ROLE]] = each
-    return found
 
 
 def attach(engine: Engine) -> Host | None:

@@ -28,7 +28,7 @@ from immutable_local.dockerignore import context_paths
 from immutable_local.engine import Engine, Image, disk_is_full, pack_context
 from immutable_local.errors import FREE_SPACE, BuildFailed, EngineRefused, ImmError
 from immutable_local.events import Teller
-from immutable_local.release import Pin, Release, content_of, declared_volumes, digest
+from immutable_local.release import Pin, Release, content_of, declared_volumes, digest, unseal
 
 REPOSITORY = "imm.local/app"
 SHOWN_LINES = 25
@@ -438,9 +438,22 @@ def of_app(
         # A label is inherited by what somebody builds from this image; the tag isn't.
         if role == "release" and f"{repository(app)}:{number}" in tags:
             found[number] = (image, labels)
-        elif role in ("build", "release") and not tags:
+        elif not tags and (role == "build" or (role == "release" and _is_as_sealed(engine, image, labels))):
             left[image] = labels
     return found, left
+
+
+def _is_as_sealed(engine: Engine, image: str, labels: Mapping[str, str]) -> bool:
+    """Whether an image is what its seal says; one that somebody built from a release inherits its seal."""
+    try:
+        own = unseal(labels, image).pins.get("")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        # Nothing that imm wrote.
+        return False
+    found = engine.image(image)
+    if found is None or own is None:
+        return found is not None and not found.layers
+    return content_of(found.layers, found.config) == own.content
 
 
 def remove_leftovers(engine: Engine, app: str) -> None:

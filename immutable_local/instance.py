@@ -11,8 +11,9 @@ from typing import Any
 from immutable_local import labels as label
 from immutable_local import network, secret, volume
 from immutable_local.app import Service
-from immutable_local.engine import Container, Engine, bounded_log, endpoint, volume_mount
+from immutable_local.engine import Engine, bounded_log, endpoint, volume_mount
 from immutable_local.errors import EngineRefused, Fact, ImmError
+from immutable_local.listed import Container
 from immutable_local.release import Release
 from immutable_local.routes import Slot
 from immutable_local.sidecar.session import Session
@@ -63,8 +64,13 @@ def is_one(engine: Engine, container: Container) -> bool:
     if container.name == spelled:
         return True
     # Somebody gave it another name; or its image was made of an instance, with all that stood on that one.
-    image = engine.image(container.image)
-    return image is None or image.labels.get(label.ROLE) != INSTANCE
+    return not engine.gives_role(container.image, INSTANCE)
+
+
+def all_of(engine: Engine, app: str = "") -> list[Container]:
+    """The instances of an app, or of every app, running or not."""
+    found = engine.containers({label.ROLE: INSTANCE, label.APP: app})
+    return [each for each in found if is_one(engine, each)]
 
 
 def start(
@@ -154,8 +160,8 @@ def _name_taken(engine: Engine, name: str, app: str) -> ImmError:
     """Two apps can want one name, too: `web-api` of `shop`, and `api` of `shop-web`."""
     found = engine.find(name)
     labels = (found["Config"].get("Labels") if found else None) or {}
-    if labels.get(label.ROLE) == "instance" and labels[label.APP] != app:
-        theirs = f"the service {labels[label.SERVICE]} of the app {labels[label.APP]}"
+    if found is not None and engine.role_of(found) == INSTANCE and labels.get(label.APP) != app:
+        theirs = f"the service {labels.get(label.SERVICE)} of the app {labels.get(label.APP)}"
         return ImmError(
             f"the name {name} is taken by an instance of {theirs}",
             code="name_taken",

@@ -1,4 +1,7 @@
-"""Every label key that imm puts on an engine, once. Labels say what a thing is; names never do."""
+"""Every label key that imm puts on an engine, once. Labels say what a thing is; names never do.
+
+But labels are inherited, from images and by them: see `listed.by_role` and `Engine.gives_role`.
+"""
 
 from __future__ import annotations
 

@@ -8,9 +8,10 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from immutable_local import labels as label
-from immutable_local.engine import Container, Engine
+from immutable_local.engine import Engine
 from immutable_local.errors import ImmError, NotFound, shown
 from immutable_local.host import begin, look
+from immutable_local.listed import Container
 from immutable_local.observed import Observed, observe
 
 

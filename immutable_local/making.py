@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
+from immutable_local import instance, lock, network
 from immutable_local import labels as label
-from immutable_local import lock, network
 from immutable_local.containers import (
     configuration,
     create_proxy,
@@ -20,7 +20,7 @@ from immutable_local.containers import (
     start_proxy,
     start_sidecar,
 )
-from immutable_local.engine import Container, Engine, volume_mount
+from immutable_local.engine import TASK, Engine, volume_mount
 from immutable_local.errors import (
     EngineRefused,
     ImmError,
@@ -33,11 +33,6 @@ from immutable_local.errors import (
 )
 from immutable_local.guard import guard
 from immutable_local.host import (
-    NEXT,
-    PROXY,
-    PROXY_VOLUME,
-    SIDECAR,
-    STATE_VOLUME,
     Asked,
     Begun,
     Host,
@@ -45,10 +40,18 @@ from immutable_local.host import (
     attached,
     begin,
     begun_or_attached,
-    by_role,
     find,
     host_of,
     runs,
+)
+from immutable_local.listed import (
+    NEXT,
+    PROXY,
+    PROXY_VOLUME,
+    SIDECAR,
+    STATE_VOLUME,
+    Container,
+    by_role,
 )
 from immutable_local.proxy import Proxy, choose
 from immutable_local.unbroken import unbroken
@@ -78,7 +81,7 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
     engine = begun.engine
     for each in begun.listed:
         # Those of an app are swept by whoever has its lock.
-        if each.labels[label.ROLE] == "task" and label.APP not in each.labels and each.state == "created":
+        if each.labels[label.ROLE] == TASK and label.APP not in each.labels and each.state == "created":
             engine.remove_never_started(each.id)
     ready = _ready_already(*begun_or_attached(begun), change or {})
     if ready is not None:
@@ -187,12 +190,12 @@ def proxy_images(asked: Asked) -> Sequence[str]:
 def take_down(engine: Engine) -> list[str]:
     """Remove the proxy, its sidecar and its network; the volumes stay. Returns what was removed."""
     removed = []
-    for name in (SIDECAR, NEXT, PROXY):
-        found = engine.find(name)
-        if found is not None and label.ROLE in (found["Config"].get("Labels") or {}):
-            engine.stop(name, 5)
-            engine.remove(name)
-            removed.append(name)
+    for role in ("sidecar", "next", "proxy"):
+        found = find(engine).get(role)
+        if found is not None:
+            engine.stop(found.id, 5)
+            engine.remove(found.id)
+            removed.append(found.name)
     if any(each.name == network.PROXY_NETWORK and label.ROLE in each.labels for each in engine.networks()):
         engine.remove_network(network.PROXY_NETWORK)
         removed.append(network.PROXY_NETWORK)
@@ -317,7 +320,7 @@ def _make(
     proxy = choose(wanted.kind)
     python = image_for(engine, PYTHON_IMAGES)
     image = image_for(engine, proxy.images)
-    before = found or engine.containers({label.ROLE: "instance"})
+    before = found or instance.all_of(engine)
     for name in (STATE_VOLUME, PROXY_VOLUME):
         volume = engine.volume(name)
         if volume is None and before:
@@ -384,7 +387,7 @@ def _lost(engine: Engine, volume: str) -> str:
             f"the volume {volume} is gone, and with it every app's history, secrets and kept logs;"
             " what is live stays live. Set secrets again with imm secret set"
         )
-    apps = sorted({each.labels[label.APP] for each in engine.containers({label.ROLE: "instance"})})
+    apps = sorted({each.labels[label.APP] for each in instance.all_of(engine)})
     return (
         f"the volume {volume} is gone, and with it which releases are live: nobody reaches"
         f" {', '.join(apps) or 'any app'}. imm up brings an app back, each from its own folder"

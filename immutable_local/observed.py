@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from immutable_local import image, instance
 from immutable_local import labels as label
 from immutable_local.app import App, Service, Volume
-from immutable_local.engine import Container, Engine
+from immutable_local.engine import TASK, Engine
+from immutable_local.listed import Container, by_role
 from immutable_local.live import Live
 from immutable_local.network import app_network
 from immutable_local.release import WAS_LIVE, Pin, Release, unseal, way_back
@@ -127,13 +129,16 @@ def _state(session: Session | None, app: str) -> Mapping[str, Any]:
     return dict(session.ask("app_state", app=app)) if session else NOTHING
 
 
-# What the engine's own builder runs an instruction like LABEL in: such a container never starts.
-NO_OPERATION = "#(nop)"
+# What the engine's own builder runs the instruction in that gives an image imm's labels: it never starts.
+LABELLING = re.compile(rf"#\(nop\)\W+LABEL .*{re.escape(label.ROLE)}=")
 
 
-def _of_the_builder(container: Container) -> bool:
-    """Whether an engine that died while it sealed left it; what somebody made of a release isn't that."""
-    return container.state == "created" and NO_OPERATION in container.command
+def _of_a_moment(engine: Engine, container: Container) -> bool:
+    """Whether only an interrupted command leaves such a one: made for a moment, or by an engine that died
+    while it sealed. What somebody made of an image with these labels isn't that."""
+    if container.labels[label.ROLE] == TASK:
+        return not engine.gives_role(container.image, TASK)
+    return container.state == "created" and LABELLING.search(container.command) is not None
 
 
 def observe(engine: Engine, session: Session | None, app: str) -> Observed:
@@ -167,6 +172,6 @@ def observe(engine: Engine, session: Session | None, app: str) -> Observed:
         sealed=sealed,
         unsealed=list(unsealed),
         nameless=nameless,
-        tasks=[each for each in containers if each.labels[label.ROLE] == "task" or _of_the_builder(each)],
-        proxy=next((each for each in everybody if each.labels[label.ROLE] == "proxy"), None),
+        tasks=[each for each in containers if _of_a_moment(engine, each)],
+        proxy=by_role(everybody).get("proxy"),
     )

@@ -13,7 +13,8 @@ from immutable_local import lock
 from immutable_local.engine import connect
 from immutable_local.errors import EngineError, EngineRefused, ImmError, ProxyError, SessionLost
 from immutable_local.events import Teller
-from immutable_local.host import Begun, begin, by_role
+from immutable_local.host import Begun, begin
+from immutable_local.listed import by_role
 from immutable_local.making import ensure
 from immutable_local.observed import Observed, observe
 from immutable_local.sidecar.hands.locks import RECOVERY

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from immutable_local import health, ledger, secret
+from immutable_local import health, instance, ledger, secret
 from immutable_local import labels as label
 from immutable_local.app import App
-from immutable_local.engine import Container, Engine
+from immutable_local.engine import Engine
 from immutable_local.errors import SessionLost
 from immutable_local.host import Asked, Begun, Host, attach, find, look
 from immutable_local.instance import Instance, replica_of
+from immutable_local.listed import Container
 from immutable_local.observed import Observed, observe
 from immutable_local.proxy import Counts
 from immutable_local.routes import Slot
@@ -102,8 +103,7 @@ def _proxy(proxy: Container, host: Host | None, engine: Engine) -> dict[str, Any
         apps = [name for name, live in host.session.ask("live_releases").items() if live]
     else:
         # Without its sidecar nobody can be asked, and the proxy goes on all the same.
-        everybody = engine.containers({label.ROLE: "instance"})
-        apps = sorted({each.labels[label.APP] for each in everybody if each.running})
+        apps = sorted({each.labels[label.APP] for each in instance.all_of(engine) if each.running})
     return {
         "kind": asked.kind,
         "state": proxy.state,

@@ -9,7 +9,7 @@ from immutable_local import lock, network, volume
 from immutable_local.app import App
 from immutable_local.deployment import Deployment
 from immutable_local.errors import ConfigError, EngineRefused, UsageError
-from immutable_local.host import Host
+from immutable_local.host import Host, find
 from immutable_local.live import Live
 from immutable_local.plan import Plan
 from immutable_local.release import Release
@@ -172,9 +172,9 @@ def remove_network(at: Deployment) -> None:
     if found is None:
         return
     name = found.name
-    for proxy in at.engine.containers({label.ROLE: "proxy"}):
-        if name in proxy.addresses:
-            at.engine.leave(name, proxy.id)
+    for each in find(at.engine).values():
+        if name in each.addresses:
+            at.engine.leave(name, each.id)
     try:
         at.engine.remove_network(found.id)
     except EngineRefused as refused:

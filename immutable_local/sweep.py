@@ -12,11 +12,11 @@ from typing import Any
 
 from immutable_local import drain, health, image, instance, ledger, lock, network, parking, secret
 from immutable_local import labels as label
-from immutable_local.engine import Container
 from immutable_local.errors import EngineError, EngineRefused, ImmError, SessionLost, Unhealthy
 from immutable_local.events import Teller
 from immutable_local.host import Host
 from immutable_local.instance import Instance
+from immutable_local.listed import Container
 from immutable_local.live import Live
 from immutable_local.observed import Observed, observe
 from immutable_local.release import Release, announced, unseal

@@ -81,8 +81,17 @@ def test_a_context_in_the_environment_is_left_to_the_sdk(configured: Path, monke
     assert early.local_socket() == "/run/docker.sock"
 
 
-SIDECAR = b'[{"Id": "x", "Labels": {"imm.role": "sidecar"}, "State": "running"}]'
-LISTED = b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: %d\r\n\r\n%s" % (len(SIDECAR), SIDECAR)
+STRANGER = {"Id": "y", "Names": ["/some"], "Labels": {"imm.role": "sidecar"}, "State": "running"}
+SIDECAR = {**STRANGER, "Id": "x", "Names": ["/imm-sidecar"], "Mounts": [{"Name": "imm-state"}]}
+
+
+def listing(*containers: object) -> bytes:
+    """How an engine lists these."""
+    told = json.dumps(containers).encode()
+    return b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told)
+
+
+LISTED = listing(STRANGER, SIDECAR)
 MADE = b'HTTP/1.1 201 Created\r\nApi-Version: 1.41\r\nContent-Length: 11\r\n\r\n{"Id": "y"}'
 
 
@@ -123,6 +132,14 @@ def test_a_sidecar_that_can_not_be_entered_is_left_to_the_sdk(
     """It was there when it was listed, and isn't any more."""
     with answering(configured / "some.sock", monkeypatch, LISTED, *said):
         assert early.reach() is None
+
+
+def test_what_is_not_the_sidecar_is_not_entered(configured: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whatever its labels say, which it may have from its image."""
+    with answering(configured / "some.sock", monkeypatch, listing(STRANGER)):
+        reached = early.reach()
+    assert reached is not None and reached.session is None
+    assert [each.id for each in reached.listed] == ["y"]
 
 
 def test_an_engine_that_says_nothing_is_left_to_the_sdk(configured: Path, monkeypatch: pytest.MonkeyPatch):

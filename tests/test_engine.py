@@ -148,3 +148,23 @@ def test_a_link_inside_an_image_is_read_as_what_it_leads_to(host: Host, target: 
         assert asked.read(task, "/etc/link") == asked.read(task, "/etc/passwd") != b""
         assert asked.read(task, "/etc/loose") is None
         assert asked.read(task, "/etc") is None
+
+
+def test_what_never_started_and_inherited_the_label_of_a_moment_s_container_stays(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+):
+    """Of what imm makes for a moment only what imm made goes."""
+    engine, name = connect(), f"t-{secrets.token_hex(3)}"
+    dockerfile = f"FROM {host.base}\nLABEL imm.role=task\n".encode()
+    list(host.engine.build(fileobj=io.BytesIO(dockerfile), tag=name, rm=True))
+    theirs = engine.create(name, name, command=["true"])
+    own = engine.create(f"{name}-own", host.base, command=["true"], labels={"imm.role": "task"})
+    try:
+        monkeypatch.setattr("immutable_local.engine.ABANDONED_SECONDS", 0)
+        for each in (name, f"{name}-own"):
+            engine.remove_never_started(each)
+        assert (engine.find(theirs) is None, engine.find(own) is None) == (False, True)
+    finally:
+        engine.remove(theirs)
+        engine.remove(own)
+        engine.remove_image(name)

@@ -36,7 +36,7 @@ HANDS = (
     "start",
 )
 LAYERS = {
-    "values": {"", "app", "errors", "events", "labels", "live", "release", "routes"},
+    "values": {"", "app", "errors", "events", "labels", "listed", "live", "release", "routes"},
     "tools": {"dockerfile", "dockerignore", "guard", "tunnel", "unbroken", "undo", "wait", "who"},
     "reading": {
         "config",

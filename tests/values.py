@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from immutable_local.app import App, Build, HealthCheck, Mount, Service, Volume
-from immutable_local.engine import Container
+from immutable_local.listed import Container
 from immutable_local.live import Live, LiveService
 from immutable_local.observed import Observed
 from immutable_local.release import Pin, Release, spec_of

@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 from bench.load import Load, Report, Settings
 from immutable_local import labels as label
-from immutable_local.host import PROXY_VOLUME
+from immutable_local.listed import PROXY_VOLUME
 from tests.host import ROOT, Answer, Host, Outcome, Project
 from tests.remote.second_engine import SecondEngine
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import os
 import re
@@ -68,6 +69,27 @@ def test_a_proxy_that_the_engine_does_not_start_for_another_reason_is_told_so(ba
     assert bare.get("/version") == "1"
 
 
+@pytest.mark.parametrize("name", ["imm-proxy", "imm-proxy-next", "imm-sidecar"])
+def test_what_is_named_like_ours_and_inherited_our_label_is_refused_and_untouched(
+    bare: Apart, app: Project, name: str
+):
+    """Such as somebody's copy of the sidecar that was there before. Nobody's `proxy down` takes it."""
+    image = labelled(bare, "sidecar" if name == "imm-sidecar" else "proxy")
+    bare.engine.start(bare.engine.create_container(image, ["sleep", "600"], name=name)["Id"])
+    with bare.nothing_left_over():
+        error = bare.up(app, expect=1).error
+        assert bare.imm(app, "proxy", "status").result["state"] == "absent"
+        assert bare.imm(app, "proxy", "down", "--force").result["removed"] == []
+    assert error["code"] == "name_taken" and name in error["message"]
+
+
+def labelled(bare: Apart, role: str) -> str:
+    """An image of somebody's that has a label of imm's."""
+    dockerfile = f"FROM {bare.base}\nLABEL imm.role={role}\n"
+    list(bare.engine.build(fileobj=io.BytesIO(dockerfile.encode()), tag=f"somebodys-{role}", rm=True))
+    return f"somebodys-{role}"
+
+
 @pytest.mark.parametrize("kind", ["imm-proxy", "imm-sidecar", "imm-0-proxy", "imm-state"])
 def test_what_somebody_else_named_like_ours_is_refused_and_untouched(bare: Apart, app: Project, kind: str):
     """Exit code 1, whose name it is, and the engine as it was before; what the hint says makes room."""
@@ -107,6 +129,9 @@ def test_apps_that_are_live_keep_their_proxy_when_its_sidecar_is_gone(bare: Apar
     """Nobody can be asked what is live: what runs is taken for it."""
     bare.up(app)
     bare.engine.remove_container("imm-sidecar", force=True)
+    # Somebody's, of an image that somebody labelled: it is no app's.
+    image = labelled(bare, "instance")
+    bare.engine.start(bare.engine.create_container(image, ["sleep", "600"])["Id"])
     assert bare.imm(app, "proxy", "status").result["apps"] == [app.name]
     with bare.nothing_left_over():
         assert bare.imm(app, "proxy", "down", expect=2).error["code"] == "apps_live"
