@@ -74,6 +74,15 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"docker\.credent
 
 
 @dataclass(frozen=True)
+class Coming:
+    """A container that started, or ended; `at` is the engine's time, in seconds since 1970."""
+
+    container: str
+    started: bool
+    at: float
+
+
+@dataclass(frozen=True)
 class Image:
     """One image: its id, what it is made of and how it wants to be run."""
 
@@ -350,10 +359,29 @@ class Engine:
                 return b""
             raise
 
-    def follow(self, container: str, tail: int | str, timestamps: bool = False) -> Iterator[bytes]:
-        """The log as it is written, until the container ends."""
+    def follow(self, container: str, tail: int | str, since: float | None = None) -> Iterator[bytes]:
+        """The log as it is written, from the moment `since` on, until the container ends."""
         with asking_docker_to(f"follow the log of {container}"):
-            yield from self.client.logs(container, stream=True, follow=True, tail=tail, timestamps=timestamps)
+            yield from self.client.logs(container, stream=True, follow=True, tail=tail, since=since)
+
+    def comings(self, labels: Mapping[str, str]) -> Iterator[Coming]:
+        """Each container with these labels that starts or ends from now on. Raises EngineError at the end."""
+        asked = {"type": "container", "event": ["start", "die"], "label": _filter(labels)}
+        with asking_docker_to("tell what starts and ends"):
+            heard = self.client.events(filters=asked, decode=True)
+        return self._comings(heard)
+
+    def _comings(self, heard: Iterator[dict[str, Any]]) -> Iterator[Coming]:
+        with asking_docker_to("tell what starts and ends"):
+            for each in heard:
+                yield Coming(each["Actor"]["ID"], each["Action"] == "start", each["timeNano"] / 1e9)
+        raise EngineError("the engine went away", hint="run the command again when it is back")
+
+    def ended_at(self, container: str) -> float | None:
+        """When a container stopped, in seconds since 1970; None when it never ran, or is gone."""
+        found = self.find(container)
+        moment = datetime.fromisoformat(found["State"]["FinishedAt"][:19] + "+00:00") if found else None
+        return moment.timestamp() if moment is not None and moment.year > 1 else None
 
     def execute(
         self, container: str, command: Sequence[str], user: str = "", seconds: float | None = None

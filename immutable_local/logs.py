@@ -5,29 +5,41 @@ from __future__ import annotations
 import base64
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from immutable_local import labels as label
-from immutable_local.engine import Engine
+from immutable_local.engine import Coming, Engine
 from immutable_local.errors import ImmError, NotFound, shown
 from immutable_local.host import begin, look
+from immutable_local.instance import INSTANCE, is_one
 from immutable_local.listed import Container
 from immutable_local.observed import Observed, observe
 
 
 def lines(
-    engine: Engine, app: str, service: str | None, release: int | None, follow: bool, tail: int | None
+    engine: Engine,
+    app: str,
+    service: str | None,
+    release: int | None,
+    follow: bool,
+    tail: int | None,
+    tell: Callable[[str], Any],
 ) -> Iterator[tuple[str, str]]:
     """Instance name and line, instance by instance; with `follow` as they are written, until interrupted.
 
-    Raises NotFound when there is no such log.
+    Who follows goes on with each instance that is started meanwhile, of a release that never gets to be live,
+    too; with a `release` until all of it has ended. Raises NotFound when there is no such log.
     """
+    meant = {label.ROLE: INSTANCE, label.APP: app, **({label.SERVICE: service} if service else {})}
+    # Before anybody looks: what starts in between is heard of.
+    coming = engine.comings(meant) if follow and release is None else None
     host = look(begin(engine))
     if host is None:
         raise NotFound(f"{app} is not deployed on this host", hint="imm up deploys it")
     try:
         found = observe(engine, host.session, app)
-        running = _chosen(found, service, release)
+        running = _chosen(found, service, release, also_starting=follow)
         kept = []
         if release is not None or not running:
             kept = [
@@ -49,7 +61,8 @@ def lines(
     finally:
         host.close()
     if follow:
-        yield from _follow(engine, running, tail)
+        over = f"nothing of {app} runs" if release is None else f"all of release {release} has ended"
+        yield from _Following(engine, meant).lines(running, tail, coming, lambda: tell(over))
     else:
         for each in running:
             log = engine.logs(each.id, "all" if tail is None else tail)
@@ -57,13 +70,16 @@ def lines(
                 yield each.name, line
 
 
-def _chosen(found: Observed, service: str | None, release: int | None) -> list[Container]:
-    """The containers meant: those of that release, else those that are live."""
+def _chosen(
+    found: Observed, service: str | None, release: int | None, also_starting: bool
+) -> list[Container]:
+    """The containers meant: those of that release, else those that are live, and may just be about to be."""
     chosen = []
     for each in sorted(found.containers, key=lambda each: each.name):
         if service is not None and each.labels.get(label.SERVICE) != service:
             continue
         live = found.live is not None and each.name in found.live.instances
+        live |= also_starting and each.running
         if each.labels.get(label.RELEASE) == str(release) if release is not None else live:
             chosen.append(each)
     return chosen
@@ -86,31 +102,77 @@ def _parts(app: str, name: str) -> list[str]:
     return name.removeprefix(f"{app}-").rsplit("-", 3)
 
 
-def _follow(engine: Engine, containers: Sequence[Container], tail: int | None) -> Iterator[tuple[str, str]]:
-    arrived: queue.Queue[tuple[str, str] | None] = queue.Queue()
+class _Following:
+    """The logs of several instances as they are written; each is read by a thread of its own."""
 
-    def read(container: Container) -> None:
+    def __init__(self, engine: Engine, meant: Mapping[str, str]) -> None:
+        self.engine = engine
+        self.meant = meant
+        self.arrived: queue.Queue[tuple[str, str] | Coming | ImmError | None] = queue.Queue()
+        self.reading = 0
+        # Whose log was read, and from when on there is more of it, should it be started again.
+        self.known: set[str] = set()
+        self.ended: dict[str, float | None] = {}
+
+    def lines(
+        self,
+        containers: Sequence[Container],
+        tail: int | None,
+        coming: Iterator[Coming] | None,
+        nothing_runs: Callable[[], Any],
+    ) -> Iterator[tuple[str, str]]:
+        """Instance name and line; without `coming` until all containers have ended."""
+        if coming is not None:
+            threading.Thread(target=self._hear, args=(coming,), daemon=True).start()
+        for each in containers:
+            if not each.running:
+                self.ended[each.id] = self.engine.ended_at(each.id)
+            self._begin(each, "all" if tail is None else tail)
+        while self.reading or coming is not None:
+            item = self.arrived.get()
+            if isinstance(item, ImmError):
+                raise item
+            if isinstance(item, Coming):
+                self._heard(item)
+            elif item is not None:
+                yield item
+            else:
+                self.reading -= 1
+                if not self.reading:
+                    nothing_runs()
+
+    def _heard(self, came: Coming) -> None:
+        if not came.started:
+            self.ended[came.container] = came.at
+        elif came.container not in self.known or came.container in self.ended:
+            for each in self.engine.containers(self.meant):
+                if each.id == came.container and is_one(self.engine, each):
+                    self._begin(each, "all", self.ended.pop(each.id, None))
+
+    def _begin(self, container: Container, tail: int | str, since: float | None = None) -> None:
+        self.known.add(container.id)
+        self.reading += 1
+        threading.Thread(target=self._read, args=(container, tail, since), daemon=True).start()
+
+    def _read(self, container: Container, tail: int | str, since: float | None) -> None:
         rest = b""
         try:
-            for part in engine.follow(container.id, "all" if tail is None else tail):
+            for part in self.engine.follow(container.id, tail, since):
                 *whole, rest = (rest + part).split(b"\n")
                 for line in whole:
-                    arrived.put((container.name, line.decode(errors="replace").rstrip("\r")))
+                    self.arrived.put((container.name, line.decode(errors="replace").rstrip("\r")))
         except ImmError:
             # The engine or the instance went away: its log has ended.
             return
         finally:
-            arrived.put(None)
+            self.arrived.put(None)
 
-    for each in containers:
-        threading.Thread(target=read, args=(each,), daemon=True).start()
-    ended = 0
-    while ended < len(containers):
-        item = arrived.get()
-        if item is None:
-            ended += 1
-        else:
-            yield item
+    def _hear(self, coming: Iterator[Coming]) -> None:
+        try:
+            for each in coming:
+                self.arrived.put(each)
+        except ImmError as gone:
+            self.arrived.put(gone)
 
 
 def _nothing(found: Observed, service: str | None, release: int | None) -> NotFound:

@@ -63,6 +63,24 @@ def test_every_key_is_documented() -> None:
     assert [name for name in keys(SCHEMA) if f"`{name}`" not in CONFIGURATION] == []
 
 
+@pytest.mark.parametrize(("path", "command"), list(commands(typer.main.get_command(cli.cli))))
+def test_help_is_of_one_piece(path: str, command: Any) -> None:
+    """Values are named in capitals, defaults are told in words, and whatever can be typed is explained."""
+    told = command.get_help(typer.Context(command, info_name=path))
+    assert re.findall(r"<[a-z ]+>|\[default: .*|Default: .*", told) == []
+    assert [each.name for each in command.params if not (each.help or getattr(each, "hidden", False))] == []
+
+
+@pytest.mark.parametrize("words", [[], ["proxy"], ["secret"]], ids=" ".join)
+def test_a_list_of_commands_cuts_no_sentence(words: list[str]) -> None:
+    """On a terminal of 80 columns; only the line of usage, the first, has points at its end."""
+    group = typer.main.get_command(cli.cli)
+    for word in words:
+        group = group.commands[word]
+    context = typer.Context(group, info_name="imm", terminal_width=80)
+    assert [line for line in group.get_help(context).splitlines() if line.endswith("...")][1:] == []
+
+
 def test_every_exit_code_is_documented() -> None:
     """Each class of error ends in a code that commands.md explains."""
     codes = {

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 
 import pytest
 
@@ -167,6 +168,50 @@ def test_logs_are_followed_as_they_are_written(shared: Host, app: Project):
             assert following.wait(timeout=30) == 0
             assert following.stderr is not None and following.stderr.read() == ""
         finally:
+            following.kill()
+
+
+def test_who_follows_the_logs_goes_on_with_what_is_started_next(host: Host):
+    """The next release, an instance that is started again, one that fails, what comes after `imm down`."""
+    app = host.project()
+    host.up(app)
+    with subprocess.Popen(
+        [*host.command(app, "logs", text=True), "-f"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=app.folder,
+    ) as following:
+        # A line that never comes fails the test, and doesn't hang it.
+        late = threading.Timer(100, following.kill)
+        late.start()
+        try:
+            assert following.stdout is not None and following.stderr is not None
+
+            def comes(line: str) -> None:
+                assert following.stdout.readline().rstrip().partition(" | ")[2] == line
+
+            comes("version 1 starts")
+            host.up(app.version("2"))
+            comes("version 2 starts")
+            host.get("/say?second", app)
+            comes("second")
+            host.engine.restart(host.running(app)[0], timeout=1)
+            comes("version 2 starts")
+            host.up(app.version("3", behave="crash"), expect=1)
+            comes("version 3 starts")
+            comes("no database: DATABASE_URL is not set")
+            host.imm(app, "down")
+            assert following.stderr.readline() == f"  nothing of {app.name} runs\n"
+            host.up(app.version("4", environment={}))
+            comes("version 4 starts")
+            host.get("/say?fourth", app)
+            comes("fourth")
+            following.send_signal(signal.SIGINT)
+            assert following.wait(timeout=30) == 0
+            assert following.stdout.read() == ""
+        finally:
+            late.cancel()
             following.kill()
 
 

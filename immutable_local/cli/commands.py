@@ -39,9 +39,17 @@ def show_version(wanted: bool) -> None:
 
 @cli.callback()
 def options(
-    file: Annotated[Path, typer.Option("-f", "--file", help="The app's imm.toml.", readable=False)] = Path(
-        "imm.toml"
-    ),
+    file: Annotated[
+        Path,
+        typer.Option(
+            "-f",
+            "--file",
+            metavar="FILE",
+            help="The app's imm.toml (default: imm.toml).",
+            show_default=False,
+            readable=False,
+        ),
+    ] = Path("imm.toml"),
     json: Annotated[
         bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")
     ] = False,
@@ -59,7 +67,10 @@ def options(
 
 @cli.command(epilog=GLOBAL_OPTIONS)
 def init() -> None:
-    """Look at this folder (Dockerfile, EXPOSE, VOLUME) and write an imm.toml."""
+    """Look at this folder and write an imm.toml.
+
+    It goes by the Dockerfile's EXPOSE and VOLUME.
+    """
     from immutable_local.init import propose
 
     path = asked.file
@@ -147,7 +158,7 @@ def revert(
     number: Annotated[
         int | None,
         typer.Argument(
-            metavar="[N]", help="The release; default: the one live before.", parser=release_number
+            metavar="[N]", help="The release (default: the one live before).", parser=release_number
         ),
     ] = None,
     wait: Wait = "0s",
@@ -180,7 +191,7 @@ def down(wait: Wait = "0s") -> None:
 
 @cli.command(epilog=GLOBAL_OPTIONS)
 def status() -> None:
-    """What is live, its instances, the address, what else could be reverted to."""
+    """What is live, where, and what can be reverted to."""
     from immutable_local import render
     from immutable_local.status import of_app
 
@@ -233,14 +244,30 @@ def history() -> None:
 
 @cli.command(epilog=GLOBAL_OPTIONS)
 def logs(
-    service: Annotated[str | None, typer.Argument(metavar="[SERVICE]")] = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines are written.")] = False,
+    service: Annotated[
+        str | None, typer.Argument(metavar="[SERVICE]", help="Of that service (default: of each).")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on as lines are written, with the next release, too.")
+    ] = False,
     release: Annotated[
         int | None,
-        typer.Option("--release", metavar="N", help="Of that release, gone or not.", parser=release_number),
+        typer.Option(
+            "--release",
+            metavar="N",
+            help="Of that release, gone or not (default: what is live).",
+            parser=release_number,
+        ),
     ] = None,
     tail: Annotated[
-        int | None, typer.Option("--tail", "-n", metavar="LINES", help="Only the last lines.", min=0)
+        int | None,
+        typer.Option(
+            "--tail",
+            "-n",
+            metavar="LINES",
+            help="Only the last lines of each instance (default: all).",
+            min=0,
+        ),
     ] = None,
 ) -> None:
     """The logs of what is live, or of a release that is gone."""
@@ -248,7 +275,8 @@ def logs(
 
     app, _ = the_app()
     try:
-        for name, line in lines(the_engine(), app.name, service, release, follow, tail):
+        tell = new_teller()
+        for name, line in lines(the_engine(), app.name, service, release, follow, tail, tell.note):
             if asked.json:
                 print_json({"instance": name, "line": line})
             else:
@@ -261,7 +289,10 @@ def logs(
 
 @cli.command(epilog=GLOBAL_OPTIONS)
 def prune(wait: Wait = "0s") -> None:
-    """Remove old releases' images and build cache, of this app only; never a volume, never what is live."""
+    """Remove old releases' images and build cache.
+
+    Of this app only; never a volume, never what is live.
+    """
     from rich.filesize import decimal
 
     from immutable_local import deploy

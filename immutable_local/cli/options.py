@@ -22,7 +22,13 @@ LONGEST_WAIT_SECONDS = 365 * 86400.0
 ALONE = ("--json", "--quiet", "-q", "--no-color", "--debug", "--version")
 
 Wait = Annotated[
-    str, typer.Option("--wait", metavar="TIME", help="How long to wait for another deployment: 30s, 5m.")
+    str,
+    typer.Option(
+        "--wait",
+        metavar="TIME",
+        help="How long to wait for another deployment: 30s, 5m (default: 0s).",
+        show_default=False,
+    ),
 ]
 
 

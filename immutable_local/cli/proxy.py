@@ -18,16 +18,25 @@ proxy_cli = typer.Typer(
 
 @proxy_cli.command("up", epilog=GLOBAL_OPTIONS)
 def proxy_up(
-    kind: Annotated[str | None, typer.Option("--kind", help="nginx (default) or traefik.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", metavar="KIND", help="nginx or traefik (default: nginx).")
+    ] = None,
     bind: Annotated[
-        str | None, typer.Option("--bind", help="The address to listen on (default: 127.0.0.1).")
+        str | None,
+        typer.Option("--bind", metavar="ADDRESS", help="The address to listen on (default: 127.0.0.1)."),
     ] = None,
     http_port: Annotated[
-        int | None, typer.Option("--http-port", min=1, max=65535, help="Default: 8080.")
+        int | None,
+        typer.Option(
+            "--http-port", metavar="PORT", min=1, max=65535, help="The port to listen on (default: 8080)."
+        ),
     ] = None,
     https_port: Annotated[int | None, typer.Option("--https-port", hidden=True)] = None,
     pool: Annotated[
-        str | None, typer.Option("--pool", help="Where apps' subnets come from (10.201.0.0/16).")
+        str | None,
+        typer.Option(
+            "--pool", metavar="SUBNET", help="Where apps' subnets come from (default: 10.201.0.0/16)."
+        ),
     ] = None,
 ) -> None:
     """Start the host's proxy, or change how it runs; its apps stay."""
@@ -53,7 +62,7 @@ def proxy_up(
 
 @proxy_cli.command("status", epilog=GLOBAL_OPTIONS)
 def proxy_status() -> None:
-    """Whether the proxy runs, where it listens, and which apps it serves."""
+    """Whether the proxy runs, where, and for which apps."""
     from immutable_local.status import of_proxy
 
     _tell(of_proxy(the_engine()))
@@ -61,9 +70,14 @@ def proxy_status() -> None:
 
 @proxy_cli.command("down", epilog=GLOBAL_OPTIONS)
 def proxy_down(
-    force: Annotated[bool, typer.Option("--force", help="Also when apps are live behind it.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also when apps are live behind it: nobody reaches them then.")
+    ] = False,
 ) -> None:
-    """Remove the proxy and its sidecar; apps' data, secrets and history stay."""
+    """Remove the proxy and its sidecar.
+
+    Apps' data, secrets and history stay.
+    """
     from immutable_local import making
     from immutable_local.status import of_proxy
     from immutable_local.unbroken import unbroken

@@ -24,17 +24,23 @@ secret_cli = typer.Typer(
 
 @secret_cli.command("set", epilog=GLOBAL_OPTIONS)
 def secret_set(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The secret's name, as in imm.toml.")],
     from_file: Annotated[
         Path | None,
         # Whether it can be read is found, and told, by who reads it.
         typer.Option(
-            "--from", metavar="FILE", help="A file that is the value, byte for byte.", readable=False
+            "--from",
+            metavar="FILE",
+            help="A file that is the value, byte for byte (default: a prompt, or standard input).",
+            readable=False,
         ),
     ] = None,
     wait: Wait = "0s",
 ) -> None:
-    """Set a secret; its value comes from a prompt, a file or standard input."""
+    """Set a secret.
+
+    Its value comes from a prompt, a file or standard input.
+    """
     from immutable_local import secret
     from immutable_local.config import check_secret_name
 
@@ -64,7 +70,7 @@ def secret_set(
 
 @secret_cli.command("list", epilog=GLOBAL_OPTIONS)
 def secret_list() -> None:
-    """The names of the secrets that are set, and since when; never a value."""
+    """The secrets' names, and since when; never a value."""
     from immutable_local import render
     from immutable_local.status import secrets_of
 
@@ -82,7 +88,10 @@ def secret_list() -> None:
 
 
 @secret_cli.command("remove", epilog=GLOBAL_OPTIONS)
-def secret_remove(name: Annotated[str, typer.Argument(metavar="NAME")], wait: Wait = "0s") -> None:
+def secret_remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The secret's name, as in imm.toml.")],
+    wait: Wait = "0s",
+) -> None:
     """Forget a secret. Running instances keep what they were given."""
     from immutable_local import secret
     from immutable_local.config import check_secret_name
