@@ -225,12 +225,10 @@ def roll_out(
     before, tell, session = at.found.live, at.tell, at.host.session
     tell.release = release.number
     tell.skip("test")
-    # Before anybody has to wait: it takes a while where routes change, and may be refused.
-    with tell.step("prepare"):
-        routes = structure.prepare(at, release, plan, undo)
-    held = hold.make_room(at, plan, routes, undo)
+    routes, held = hold.make_room(at, release, plan, undo)
     tell.skip("snapshot", "release_command")
     with tell.step("start"):
+        routes = routes or structure.prepare(at, release, plan, undo)
         started = start.start_beside(at, release, plan, routes, undo)
     with tell.step("check_health"):
         start.check_health(at, release, started)

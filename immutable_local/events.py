@@ -16,7 +16,6 @@ STEPS = (
     "build",
     "seal",
     "test",
-    "prepare",
     "hold",
     "stop_old",
     "snapshot",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from immutable_local import drain, parking
+from immutable_local import drain, parking, structure
 from immutable_local import labels as label
 from immutable_local.app import Service
 from immutable_local.deployment import Deployment
 from immutable_local.listed import Container
 from immutable_local.observed import observe
 from immutable_local.plan import Plan
+from immutable_local.release import Release
 from immutable_local.routes import Slot, Structure
 from immutable_local.sweep import let_go
 from immutable_local.unbroken import side_by_side
@@ -23,17 +24,24 @@ DRAIN_IN_HOLD = 3
 GONE = ("removing", "dead")
 
 
-def make_room(at: Deployment, plan: Plan, routes: Structure, undo: Undo) -> tuple[str, ...]:
-    """Stop the old instances whose volume allows one writer; returns the services whose requests wait."""
+def make_room(
+    at: Deployment, release: Release, plan: Plan, undo: Undo
+) -> tuple[Structure | None, tuple[str, ...]]:
+    """Stop the old instances whose volume allows one writer.
+
+    Returns the release's routes, if they had to be prepared for that, and the services whose requests wait.
+    """
     live, was = at.found.live, at.found.live_release
     if not plan.stop_first or live is None or was is None:
         at.tell.skip("hold", "stop_old")
-        return ()
+        return None, ()
     stopping = [was.app.service(name) for name in plan.stop_first]
     waiting = [each for each in stopping if each.takes_traffic]
     held = tuple(each.name for each in waiting)
     at.be_guarded()
     with at.tell.step("hold"):
+        # Before anybody has to wait: it takes a while where routes change, and may be refused.
+        routes = structure.prepare(at, release, plan, undo)
         undo.by(start_again, at)
         parking.begin(at.host, routes, live.slots, waiting)
         at.host.proxy.point(at.host.session, at.app, replace(live, held=held))
@@ -54,7 +62,7 @@ def make_room(at: Deployment, plan: Plan, routes: Structure, undo: Undo) -> tupl
         # The engine goes on stopping what it was asked to stop: only what has stopped can be started again.
         mine = [each for each in at.found.containers if each.name in names and each.state not in GONE]
         side_by_side(stop, mine)
-    return held
+    return routes, held
 
 
 def _drain(at: Deployment, slots: Mapping[str, Slot], waiting: Sequence[Service]) -> None:

@@ -25,7 +25,6 @@ IN_WORDS = {
     "sweep": "sweep",
     "build": "build the image",
     "seal": "seal the release",
-    "prepare": "prepare network and routes",
     "hold": "hold requests",
     "stop_old": "stop the old instances",
     "start": "start the new instances",
@@ -42,7 +41,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 HISTORY_HEAD = ("RELEASE", "EVENT", "AT (UTC)", "BY", "TOOK", "COMMIT", "WHY")
 # As much of a cell is shown on a terminal of any width.
 READABLE = 40
-QUICK_STEPS = ("lock", "sweep", "prepare", "prune", "drain", "seal")
+QUICK_STEPS = ("lock", "sweep", "prune", "drain", "seal")
 
 
 class Terminal:

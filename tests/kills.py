@@ -39,7 +39,6 @@ LASTS = {
     "lock": 0.09,
     "build": 0.2,
     "seal": 0.13,
-    "prepare": 0.05,
     "hold": 0.06,
     "stop_old": 0.11,
     "start": 0.3,
@@ -53,10 +52,10 @@ LASTS = {
 TAIL = ("start", "check_health", "flip", "record", "drain", "retire")
 ROOM = ("hold", "stop_old")
 STEPS = {
-    ("up", "many"): ("lock", "sweep", "build", "seal", "prepare", *TAIL, "prune"),
-    ("up", "one"): ("lock", "sweep", "build", "seal", "prepare", *ROOM, *TAIL, "prune"),
-    ("revert", "many"): ("lock", "sweep", "prepare", *TAIL, "prune"),
-    ("revert", "one"): ("lock", "sweep", "prepare", *ROOM, *TAIL, "prune"),
+    ("up", "many"): ("lock", "sweep", "build", "seal", *TAIL, "prune"),
+    ("up", "one"): ("lock", "sweep", "build", "seal", *ROOM, *TAIL, "prune"),
+    ("revert", "many"): ("lock", "sweep", *TAIL, "prune"),
+    ("revert", "one"): ("lock", "sweep", *ROOM, *TAIL, "prune"),
     ("down", "many"): ("lock", "sweep", "flip", "record", "drain", "retire"),
     ("down", "one"): ("lock", "sweep", "flip", "record", "drain", "retire"),
 }

@@ -33,9 +33,9 @@ import server
 """
 BACK_SECONDS = 60.0
 KILLED_STEPS = {
-    "up": ("lock", "sweep", "build", "seal", "prepare", "hold", "stop_old", "start", "check_health", "flip", "record",
+    "up": ("lock", "sweep", "build", "seal", "hold", "stop_old", "start", "check_health", "flip", "record",
            "watch", "drain", "retire", "prune"),
-    "revert": ("lock", "sweep", "prepare", "hold", "stop_old", "start", "check_health", "flip", "record", "retire"),
+    "revert": ("lock", "sweep", "hold", "stop_old", "start", "check_health", "flip", "record", "retire"),
     "down": ("lock", "sweep", "flip", "record", "drain", "retire"),
     "prune": ("lock", "sweep", "prune"),
 }  # fmt: skip
