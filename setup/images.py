@@ -16,7 +16,7 @@ LOCAL = "imm.local"
 PUBLIC = {
     "python": "python:3.11-slim",
     "nginx": "nginx:1.29-alpine",
-    "traefik": "traefik:v3.5",
+    "traefik": "traefik:v3.7.15",
     "busybox": "busybox:1.37",
 }
 FIRST = "busybox"  # the smallest, so the one that shows whether a registry answers

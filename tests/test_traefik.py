@@ -32,13 +32,13 @@ def test_the_longest_path_wins_before_the_bound_of_a_shorter_ones_bodies(above: 
     for rule in ("Host(`shop.localhost`)", "HostRegexp"):
         alike = {name: each["priority"] for name, each in told if rule in each["rule"]}
         web, api = ([each for name, each in alike.items() if service in name] for service in ("web", "api"))
-        assert len(web) == len(api) == 3
+        assert len(web) == len(api) == 4
         assert max(web) < min(api)
-        # Its refusal before itself.
+        # The refusal of what is too large before all, and what becomes no websocket before what is as it came.
         for service in ("web", "api"):
-            mine = [(each, "large" in name) for name, each in alike.items() if service in name]
-            assert [large for _, large in sorted(mine)] == [False, False, True]
-            assert len({each for each, _ in mine}) == 2
+            mine = [(each, name.rpartition("_")[2]) for name, each in alike.items() if service in name]
+            assert [name for _, name in sorted(mine)][2:] == ["stays", "large"]
+            assert len({each for each, _ in mine}) == 3
 
 
 @given(APPS, SERVICES, APPS, SERVICES)
@@ -55,7 +55,7 @@ def test_no_two_services_share_a_name(app: str, service: str, other_app: str, ot
         return [(kind, name) for kind, of_kind in told.items() for name in of_kind if "-mark-" not in name]
 
     one, two = names(app, service), names(other_app, other)
-    assert len(one) == 6 + 1 + 2 + 1
+    assert len(one) == 8 + 1 + 2 + 1
     assert not set(one) & set(two)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from immutable_local.engine import connect
 from immutable_local.making import image_for
 from immutable_local.proxy.nginx import PROXY, Nginx
-from immutable_local.proxy.traefik import API, BASE, FOLDER, STATIC, Traefik, _file_of, _of_app, _yaml
+from immutable_local.proxy.traefik import API, BASE, FOLDER, Traefik, _file_of, _of_app, _yaml
 from immutable_local.routes import SLOTS, Side, Structure
 from immutable_local.wait import until
 from tests.host import Host, Project
@@ -106,8 +106,7 @@ def test_traefik_takes_over_whatever_is_written_for_it(shared: Host, app: Projec
     """Each router, service and middleware as it was written, enabled, and no other."""
     apps = {each.app: each for some in examples(40) for each in some}
     written: dict[str, Any] = {}
-    files = {f"{PROXY}/traefik.yml".lstrip("/"): _yaml(STATIC)}
-    files[f"{PROXY}/{FOLDER}/imm.yml".lstrip("/")] = _yaml(BASE)
+    files = {f"{PROXY}/{FOLDER}/imm.yml".lstrip("/"): _yaml(BASE)}
     for at, (name, structure) in enumerate(apps.items()):
         slots = dict.fromkeys(structure.sides, "green")
         held = dict.fromkeys(list(structure.sides)[: at % 2], 50000 + at)
@@ -116,7 +115,7 @@ def test_traefik_takes_over_whatever_is_written_for_it(shared: Host, app: Projec
         for kind, told in json.loads(content)["http"].items():
             written.setdefault(kind, {}).update(told)
     image = image_for(connect(), Traefik.images)
-    with running(shared, image, files, ["traefik", f"--configfile={PROXY}/traefik.yml"]) as container:
+    with running(shared, image, files, ["traefik", *Traefik().container()["command"]]) as container:
 
         def told(kind: str) -> dict[str, Any] | None:
             ask = f"http://{API}/api/http/{kind}?per_page=100000"

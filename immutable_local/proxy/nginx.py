@@ -90,6 +90,14 @@ http {{
   proxy_read_timeout 3600s;
   proxy_send_timeout 3600s;
   proxy_next_upstream error timeout;
+  # What an application says to a proxy of its own is said to nobody here. Obeyed, it would send requests on to
+  # other apps, where they are counted as the first one's.
+  proxy_ignore_headers X-Accel-Redirect X-Accel-Limit-Rate X-Accel-Buffering X-Accel-Charset X-Accel-Expires;
+  proxy_pass_header X-Accel-Redirect;
+  proxy_pass_header X-Accel-Limit-Rate;
+  proxy_pass_header X-Accel-Buffering;
+  proxy_pass_header X-Accel-Charset;
+  proxy_pass_header X-Accel-Expires;
   proxy_set_header Host $imm_host;
   proxy_set_header Upgrade $imm_upgrade;
   proxy_set_header Connection $imm_connection;
@@ -103,6 +111,8 @@ http {{
   proxy_set_header X-Forwarded-Server "";
   proxy_set_header X-Forwarded-Uri "";
   proxy_set_header X-Forwarded-Method "";
+  proxy_set_header X-Forwarded-Scheme "";
+  proxy_set_header X-Forwarded-Ssl "";
   proxy_set_header Forwarded "";
 
   # No other protocol: in one that isn't looked into, h2c for one, a client could say of itself what it likes.

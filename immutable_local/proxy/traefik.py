@@ -37,6 +37,9 @@ THROTTLE = "20ms"
 UPSTREAM_IDLE = "500ms"
 OWN_NAME = r"(Host(`localhost`) || HostRegexp(`^[0-9.]+$`) || HostRegexp(`^\[?[0-9a-f.]*:[0-9a-f:.]*\]?$`))"
 
+# What says the same as what Traefik replaces, X-Forwarded-* and X-Real-Ip: by RFC 7239, and as others say it.
+UNFORGED = ("Forwarded", "X-Forwarded-Scheme", "X-Forwarded-Ssl")
+
 STATIC = {
     "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
     "log": {"level": "WARN"},
@@ -48,8 +51,12 @@ STATIC = {
                 "respondingTimeouts": {"readTimeout": 0, "idleTimeout": "75s"},
                 "lifeCycle": {"graceTimeOut": "5s"},
             },
-            # Else a ';' in a query would become '&', and its value end there.
-            "http": {"encodeQuerySemicolons": True},
+            "http": {
+                # Else a ';' in a query would become '&', and its value end there.
+                "encodeQuerySemicolons": True,
+                # "X.Real.Ip" is X-Real-IP to whoever makes variables of headers, and not replaced as that is.
+                "aliasHeadersStrategy": "delete",
+            },
         },
         "proof": {"address": PROOF},
         "traefik": {"address": API},
@@ -60,7 +67,7 @@ STATIC = {
             "entryPoint": "traefik",
             "addEntryPointsLabels": False,
             "addServicesLabels": True,
-            "buckets": [1.0],
+            "buckets": 1.0,
         }
     },
     "providers": {
@@ -78,9 +85,9 @@ BASE: dict[str, Any] = {
             }
         },
         "services": {"imm-nobody": {"loadBalancer": {"servers": [{"url": f"http://{PAGE}"}]}}},
-        # Traefik replaces X-Forwarded-* and X-Real-Ip, not the header that says the same by RFC 7239.
         "middlewares": {
-            "imm-unforged": {"headers": {"customRequestHeaders": {"Forwarded": ""}}},
+            "imm-unforged": {"headers": {"customRequestHeaders": dict.fromkeys(UNFORGED, "")}},
+            "imm-stays": {"headers": {"customRequestHeaders": {"Upgrade": ""}}},
             # Nobody has this address, so that everybody is answered so.
             "imm-large": {"ipAllowList": {"sourceRange": ["255.255.255.255/32"], "rejectStatusCode": 413}},
         },
@@ -100,23 +107,24 @@ class Traefik:
     """Traefik 3."""
 
     kind = "traefik"
-    images: tuple[str, ...] = ("imm.local/traefik:3.7", "traefik:v3.7")
+    # Before 3.7.12 it doesn't know all that it is told, and would not start.
+    images: tuple[str, ...] = ("imm.local/traefik:3.7", "traefik:v3.7.15")
     container_port = PORT
     parks_on_tcp = True
 
     def container(self) -> Mapping[str, Any]:
         return {
             "entrypoint": ["traefik"],
-            "command": [f"--configfile={PROXY}/traefik.yml"],
+            # With the container, not on the volume: one that starts again is told what it knows.
+            "command": _options(STATIC),
             "user": "101:101",
             "tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},
         }
 
     def seeds(self) -> Mapping[str, str]:
-        return {"traefik.yml": _yaml(STATIC), f"{FOLDER}/imm.yml": _yaml(BASE)}
+        return {f"{FOLDER}/imm.yml": _yaml(BASE)}
 
     def write(self, session: Session, structures: Sequence[Structure]) -> None:
-        session.ask("proxy_write", name="traefik.yml", content=_yaml(STATIC))
         session.ask("proxy_sync", folder=FOLDER, files=self._files(session, structures))
 
     def load(self, engine: Engine, session: Session, structures: Sequence[Structure], settle: bool) -> None:
@@ -226,8 +234,8 @@ def _of_app(
         sites = " || ".join(f"Host(`{domain}`)" for domain in side.domains)
         path = f" && (Path(`{side.path}`) || PathPrefix(`{side.path}/`))" if side.path != "/" else ""
         # The longest path wins. One beneath another is longer by two characters or more: between the two is
-        # room for the refusal of what is too large for the upper one.
-        length = len(side.path.rstrip("/"))
+        # room for what is done with some requests to the upper one.
+        length = 2 * len(side.path.rstrip("/"))
         rules = {"": (f"({sites}){path}", 1000 + length)}
         if default_site:
             rules["_default"] = (f"{OWN_NAME}{path}", 500 + length)
@@ -244,10 +252,17 @@ def _of_app(
                 # It costs a tenth of the requests that Traefik can answer.
                 "observability": {"metrics": counted},
             }
-            routers[f"{key}{suffix}_large"] = {
+            # No other protocol: in one that isn't looked into a client could say of itself what it likes.
+            routers[f"{key}{suffix}_stays"] = {
+                **routers[f"{key}{suffix}"],
                 # The quicker question first.
-                "rule": f"HeaderRegexp(`Content-Length`, `{_more_than(side.max_body)}`) && ({rule})",
+                "rule": f"HeaderRegexp(`Upgrade`, `{_other_than('websocket')}`) && ({rule})",
                 "priority": priority + 1,
+                "middlewares": ["imm-stays@file", "imm-unforged@file", *strip],
+            }
+            routers[f"{key}{suffix}_large"] = {
+                "rule": f"HeaderRegexp(`Content-Length`, `{_more_than(side.max_body)}`) && ({rule})",
+                "priority": priority + 2,
                 "service": "imm-nobody@file",
                 "entryPoints": ["web"],
                 "middlewares": ["imm-large@file"],
@@ -307,6 +322,23 @@ def _more_than(limit: int) -> str:
         if digit != "9"
     ]
     return f"^({'|'.join([longer, *same])})$"
+
+
+def _other_than(word: str) -> str:
+    """A regular expression for what isn't this word, in whatever case. Go's can't say "not"."""
+    wrong = [f".{{{at}}}[^{each}{each.upper()}].*" for at, each in enumerate(word)]
+    return f"^({'|'.join([f'.{{0,{len(word) - 1}}}', f'.{{{len(word) + 1},}}', *wrong])})$"
+
+
+def _options(told: Mapping[str, Any], within: str = "") -> list[str]:
+    """A static configuration as Traefik's command line has it."""
+    options = []
+    for name, value in told.items():
+        if isinstance(value, Mapping):
+            options += _options(value, f"{within}{name}.")
+        else:
+            options.append(f"--{within}{name}={str(value).lower() if isinstance(value, bool) else value}")
+    return options
 
 
 def _first(structures: Sequence[Structure]) -> str | None:

@@ -52,6 +52,10 @@ class Page(http.server.BaseHTTPRequestHandler):
             while time.monotonic() < deadline and self.rfile.read1(65536):
                 continue
 
+    def version_string(self) -> str:
+        """Nothing of what it is made with."""
+        return "imm"
+
     def __getattr__(self, name: str) -> Callable[[], None]:
         """Whatever the method is, it is answered the same."""
         if name.startswith("do_"):

@@ -146,6 +146,11 @@ def close_all() -> None:
         each.close()
 
 
+async def says(request: Request) -> None:
+    """These headers are the answer's."""
+    await request.say(WHO, **request.query)
+
+
 async def tell(request: Request) -> None:
     """What came, as it came."""
     about = {"method": request.method, "target": request.target, "headers": request.headers}
@@ -184,6 +189,7 @@ DOES = {
     "/upload": upload,
     "/notes": notes,
     "/refuse": refuse,
+    "/says": says,
     "/ws": websocket,
 }
 

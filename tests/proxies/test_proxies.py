@@ -13,6 +13,7 @@ import re
 import signal
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -131,6 +132,8 @@ class TestRequests:
             "X-Forwarded-Prefix",
         ]
         names += ["X-Forwarded-Server", "X-Forwarded-Port", "X_Forwarded_For", "X_Real_IP", "x-forwarded-for"]
+        names += ["X-Forwarded-Scheme", "X-Forwarded-Ssl"]
+        names += ["X.Forwarded.For", "X.Real.Ip", "X_forwarded.For", "X~Forwarded~Proto", "X-Forwarded_Host"]
         lines = [f"{name}: {FORGED}" for name in names] + [f"Forwarded: for={FORGED};host={FORGED}"]
         lines += ["Connection: close, X-Forwarded-For, X-Real-IP"]
         head = [f"GET /x HTTP/1.1\r\nHost: {first.domain}:8080", *lines, "\r\n"]
@@ -165,6 +168,11 @@ class TestRequests:
             ("WebSocket", True),
             ("h2c", False),
             ("h2c, websocket", False),
+            ("h2c;q=1", False),
+            ("foo, websocket", False),
+            ("websockets", False),
+            ("tcp", False),
+            ("tcp\r\nUpgrade: websocket", False),
         ):
             head = f"GET /x HTTP/1.1\r\nHost: {second.domain}\r\nUpgrade: {asked}\r\n"
             more = "Connection: close, Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
@@ -172,6 +180,24 @@ class TestRequests:
             came = {name.lower(): value for name, value in json.loads(answer.text)["headers"]}
             assert came.get("upgrade") == (asked if passed else None)
             assert ("upgrade" in came.get("connection", "").lower()) == passed
+
+    def test_what_is_said_to_a_proxy_of_the_applications_own_is_said_to_nobody_here(
+        self, place: Place, second: Project
+    ):
+        """Else an answer of one app would send requests on to another, or to imm's own pages."""
+        said = {
+            "X-Accel-Redirect": "/api/x",
+            "X-Accel-Limit-Rate": "1",
+            "X-Accel-Charset": "koi8-r",
+            "X-Accel-Buffering": "yes",
+            "X-Accel-Expires": "60",
+        }
+        for target in ("/api/x", "@imm_gap", "/nowhere"):
+            said["X-Accel-Redirect"] = target
+            answer = place.ask(f"/says?{urllib.parse.urlencode(said)}", second)
+            assert (answer.status, json.loads(answer.text)["instance"].split("-")[-4]) == (200, "web")
+            assert {name: answer.headers.get(name.lower()) for name in said} == said
+            assert answer.headers["content-type"] == "application/json"
 
     def test_a_request_that_gets_no_answer_is_not_begun_again(self, place: Place, second: Project):
         """By another instance: it would take as much again, of the client's time and the application's."""
