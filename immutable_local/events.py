@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from immutable_local.errors import ImmError
 
-STEPS = (
+# What a deployment does, in its order.
+Step = Literal[
     "lock",
     "sweep",
     "build",
@@ -28,7 +29,7 @@ STEPS = (
     "drain",
     "retire",
     "prune",
-)
+]
 State = Literal["begun", "done", "failed", "skipped"]
 Outcome = Literal["live", "unchanged", "failed", "down"]
 
@@ -37,7 +38,7 @@ Outcome = Literal["live", "unchanged", "failed", "down"]
 class StepEvent:
     """A step begun, done, failed or skipped. `seconds` says how long it took."""
 
-    step: str
+    step: Step
     state: State
     seconds: float | None = None
     release: int | None = None
@@ -84,9 +85,9 @@ class Teller:
         self.stands = ""
         # Whether what isn't live has been undone when the command has ended.
         self.undone = True
-        self.current = ""
+        self.current: Step | Literal[""] = ""
         self.began = time.monotonic()
-        self.at_step: Callable[[str], Any] = lambda step: None
+        self.at_step: Callable[[Step], Any] = lambda step: None
 
     @property
     def seconds(self) -> float:
@@ -101,7 +102,7 @@ class Teller:
             self.listener = lambda event: None
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
+    def step(self, name: Step) -> Iterator[None]:
         began = time.monotonic()
         self.current = name
         self.at_step(name)
@@ -116,7 +117,7 @@ class Teller:
     def warn(self, text: str) -> None:
         self.note(text, "warning")
 
-    def skip(self, *names: str) -> None:
+    def skip(self, *names: Step) -> None:
         for name in names:
             self.tell(StepEvent(name, "skipped", release=self.release))
 

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from immutable_local.errors import ImmError
-from immutable_local.events import Event, Note, Result, StepEvent
+from immutable_local.events import Event, Note, Result, Step, StepEvent
 
 # The builder's output is shown as it comes once a build has taken this long.
 QUIET_BUILD_SECONDS = 3.0
-IN_WORDS = {
+IN_WORDS: dict[Step, str] = {
     "lock": "lock",
     "sweep": "sweep",
     "build": "build the image",
@@ -41,7 +41,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 HISTORY_HEAD = ("RELEASE", "EVENT", "AT (UTC)", "BY", "TOOK", "COMMIT", "WHY")
 # As much of a cell is shown on a terminal of any width.
 READABLE = 40
-QUICK_STEPS = ("lock", "sweep", "prune", "drain", "seal")
+QUICK_STEPS: tuple[Step, ...] = ("lock", "sweep", "prune", "drain", "seal")
 
 
 class Terminal:

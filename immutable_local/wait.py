@@ -1,4 +1,8 @@
-"""Waiting for a condition, with a deadline: the one place where imm pauses."""
+"""Waiting for a condition, with a deadline, on this machine.
+
+Who has more to do between two looks pauses by itself; so does what runs in the sidecar, where nothing but the
+standard library is.
+"""
 
 from __future__ import annotations
 

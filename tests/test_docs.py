@@ -7,12 +7,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 
-from immutable_local import cli, errors
+from immutable_local import cli, errors, events
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = json.loads((ROOT / "immutable_local" / "schema.json").read_text())
@@ -29,13 +29,28 @@ def commands(group: Any, path: str = "imm") -> Iterator[tuple[str, Any]]:
             yield f"{path} {name}", command
 
 
-def keys(schema: dict[str, Any]) -> Iterator[str]:
+def keys(schema: dict[str, Any], table: str = "") -> dict[str, set[str]]:
+    """The keys of each table of imm.toml, by the name that a heading of configuration.md gives the table."""
+    found = {table: set(schema.get("properties", {}))}
     for name, told in schema.get("properties", {}).items():
-        yield name
-        yield from keys(told)
-    inner = schema.get("additionalProperties")
-    if isinstance(inner, dict):
-        yield from keys(inner)
+        entries = told.get("additionalProperties")
+        inside = (told, name) if "properties" in told else (entries, f"{name}.NAME")
+        if isinstance(inside[0], dict) and "properties" in inside[0]:
+            found |= keys(*inside)
+    return found
+
+
+def documented_keys() -> dict[str, set[str]]:
+    """Those that configuration.md explains, by the heading above them."""
+    found: dict[str, set[str]] = {}
+    table = ""
+    for line in CONFIGURATION.splitlines():
+        if line.startswith("## "):
+            heading = re.search(r"`\[?([\w.]+)\]?`", line)
+            table = heading[1] if heading else ""
+        elif row := re.match(r"\| `(\w+)` \|", line):
+            found.setdefault(table, set()).add(row[1])
+    return found
 
 
 def test_every_command_and_option_is_documented() -> None:
@@ -58,9 +73,16 @@ def test_every_documented_command_exists() -> None:
     assert {path for path in told if path not in real} == set()
 
 
-def test_every_key_is_documented() -> None:
-    """A key of imm.toml that configuration.md doesn't name is a defect."""
-    assert [name for name in keys(SCHEMA) if f"`{name}`" not in CONFIGURATION] == []
+def test_steps_are_documented_in_their_order() -> None:
+    """Programs read their names."""
+    told = re.search(r"Step names, in\s+order: `([^`]+)`", COMMANDS)
+    assert told is not None
+    assert tuple(told[1].replace(",", " ").split()) == get_args(events.Step)
+
+
+def test_every_key_is_documented_in_its_own_table_and_no_other() -> None:
+    """A key of imm.toml that configuration.md doesn't explain is a defect; so is one that is gone."""
+    assert documented_keys() == keys(SCHEMA)
 
 
 @pytest.mark.parametrize(("path", "command"), list(commands(typer.main.get_command(cli.cli))))
@@ -91,11 +113,22 @@ def test_every_exit_code_is_documented() -> None:
     assert [code for code in codes if f"| {code} |" not in COMMANDS] == []
 
 
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them: GitHub's way."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_inside_the_repository_lead_somewhere(page: Path) -> None:
-    """A relative link resolves."""
-    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    """To a file or a folder, and where they name a heading, to one that it has."""
+    nowhere = []
+    for link in re.findall(r"\]\(([^):]+)\)", page.read_text()):
+        file, _, heading = link.partition("#")
+        target = page.parent / file if file else page
+        if not target.exists() or (heading and heading not in anchors(target)):
+            nowhere.append(link)
+    assert nowhere == []
 
 
 def test_every_test_that_reliability_names_exists() -> None:

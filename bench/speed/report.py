@@ -58,9 +58,12 @@ def told(value: float, unit: Unit) -> str:
 
 
 def markdown(rows: Sequence[Row | Unmeasured]) -> str:
-    """The same table for docs/performance.md."""
+    """The same table for docs/performance.md, and what is said of it: the samples of each, and the load."""
+    counted = {each.key: len(each.imm) for each in rows if isinstance(each, Row)}
+    samples = ", ".join(f"{key} {number}" for key, number in counted.items())
+    said = f"\nMedians of so many samples: {samples}. Load average at the end: {os.getloadavg()[0]:.2f}.\n"
     head = "| figure | imm | by hand | ratio | bound | met |\n|---|---|---|---|---|---|\n"
-    return head + "".join(f"| {' | '.join(cells(row))} |\n" for row in rows)
+    return head + "".join(f"| {' | '.join(cells(row))} |\n" for row in rows) + said
 
 
 def write(path: Path, rows: Sequence[Row | Unmeasured], quick: bool) -> None:

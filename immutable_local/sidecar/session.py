@@ -35,7 +35,7 @@ PROGRAM = "immutable_local.sidecar.program"
 
 
 class Session:
-    """One `exec` of the sidecar's program. Asking is safe from several threads."""
+    """One `exec` of the sidecar's program. Asking is safe from several threads, telling is for one."""
 
     def __init__(self, attached: Any) -> None:
         """`attached` is the connection to an `exec` of COMMAND, which reads what to run from there."""
@@ -44,7 +44,8 @@ class Session:
         self._socket = getattr(attached, "_sock", attached)
         self._socket.settimeout(None)
         self._answers: dict[int, Future[Any]] = {}
-        self._told: Future[Any] | None = None
+        # What was told last, and the answer to it, which is on its way.
+        self._told: tuple[str, Future[Any]] | None = None
         self._number = 0
         self._sending = threading.Lock()
         self._ended = threading.Event()
@@ -79,9 +80,10 @@ class Session:
         When it fails, the next thing told raises that, and is said all the same: by then an answer has been
         on its way for a while.
         """
-        before, self._told = self._told, self._send(do, told)
+        before, self._told = self._told, (do, self._send(do, told))
         if before is not None:
-            self._awaited(before, do, ANSWER_SECONDS)
+            done, answer = before
+            self._awaited(answer, done, ANSWER_SECONDS)
 
     def _send(self, do: str, told: Mapping[str, Any]) -> Future[Any]:
         answer: Future[Any] = Future()
