@@ -234,8 +234,7 @@ def roll_out(
         start.check_health(at, release, started)
     with tell.step("flip"):
         live = flip.next_live(at, release, plan, started, commit, counted=watched is not None)
-        # What is live comes up again by itself, from its first moment on.
-        side_by_side(at.engine.keep_running, [each.container for each in started])
+        start.keep_running(at, started)
         undo.only_after(flip.point_back, at, release, plan, held)
         if live.counted:
             watch.counted_to_the_end(at, live)
@@ -243,12 +242,12 @@ def roll_out(
         proofs = flip.proofs(release, plan, routes, at.host.structures())
         at.host.proxy.point(session, at.app, live)
         at.host.proxy.confirm(session, proofs)
-        # Not before the proof: should it fail, what waits goes on to the old instance.
-        parking.release(at.host, routes, held, _slots(before), live.slots)
 
         def no_return() -> None:
             undo.keep()  # the release is live
             tell.reached = f"release {release.number} is live"
+            # What waits and has begun here can't go back to the old instance, nor before the proof come here.
+            parking.release(at.host, routes, held, _slots(before), live.slots)
 
         unbroken(no_return)
     # From here on a failure leaves the release live, and the next command finishes what is left.
@@ -277,7 +276,7 @@ def roll_out(
     with tell.step("prune"):
         prune.prune(at.engine, at.app, *images(), ledger.read(session, at.app), release.number, keep)
     session.ask("doing_clear", app=at.app)
-    return _live(at, release, _remarks(at, release, plan), plan.causes)
+    return _live(at, release, _remarks(at, release, plan, held), plan.causes)
 
 
 def url_of(host: Host, app: App) -> str | None:
@@ -393,14 +392,15 @@ def _retire(at: Deployment, containers: Sequence[Container], services: dict[str,
     side_by_side(retire, containers)
 
 
-def _remarks(at: Deployment, release: Release, plan: Plan) -> list[str]:
+def _remarks(at: Deployment, release: Release, plan: Plan, held: Sequence[str]) -> list[str]:
     remarks = []
     if plan.stop_first:
         names = ", ".join(plan.stop_first)
-        remarks.append(
-            f"{names} has a volume for one writer: the old instance stopped before the new one started,"
-            " and requests waited meanwhile"
-        )
+        first = "has a volume for one writer: the old instance stopped before the new one started"
+        if held:
+            remarks.append(f"{', '.join(held)} {first}, and requests waited meanwhile")
+        if unreached := [name for name in plan.stop_first if name not in held]:
+            remarks.append(f"{', '.join(unreached)} {first}; {hold.UNREACHED}")
         if at.command == "up" and release.app.watch:
             remarks.append(f"not watched: {names} stopped first, and there is nothing up to flip back to")
     elif at.command == "up" and release.app.watch and at.found.missing:

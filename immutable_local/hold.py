@@ -20,6 +20,8 @@ from immutable_local.undo import Undo
 
 # A part of `hold` is for what is in flight, the rest for the old instance to stop and the new one to boot.
 DRAIN_IN_HOLD = 3
+# What is true of a service without a port: no request to it passes the proxy.
+UNREACHED = "nobody could be made to wait for it, and who asked it meanwhile may have got no answer"
 # Nothing of these runs, nor ever will again, and the engine refuses to update them.
 GONE = ("removing", "dead")
 
@@ -42,11 +44,12 @@ def make_room(
     with at.tell.step("hold"):
         # Before anybody has to wait: it takes a while where routes change, and may be refused.
         routes = structure.prepare(at, release, plan, undo)
-        undo.by(start_again, at)
-        parking.begin(at.host, routes, live.slots, waiting)
-        at.host.proxy.point(at.host.session, at.app, replace(live, held=held))
-        slots = {name: live.services[name].slot for name in held}
-        _drain(at, slots, waiting)
+        undo.by(start_again, at, [each.name for each in stopping if each not in waiting])
+        if waiting:
+            parking.begin(at.host, routes, live.slots, waiting)
+            at.host.proxy.point(at.host.session, at.app, replace(live, held=held))
+            slots = {name: live.services[name].slot for name in held}
+            _drain(at, slots, waiting)
     with at.tell.step("stop_old"):
         parking.stopping(at.host, at.app, waiting)
         names = {name for each in plan.stop_first for name in live.services[each].instances}
@@ -86,8 +89,15 @@ def drain_of(service: Service) -> float:
     return min(service.drain, service.hold / DRAIN_IN_HOLD) if service.hold else service.drain
 
 
-def start_again(at: Deployment) -> None:
-    """Undo `make_room`: the old instances run again, and get the requests that waited."""
+def start_again(at: Deployment, unreached: Sequence[str]) -> None:
+    """Undo `make_room`: the old instances run again, and get the requests that waited.
+
+    Of those that are `unreached`, as they have no port, it is told that they were away.
+    """
     found = observe(at.engine, at.host.session, at.app)
-    if found.live is not None:
-        let_go(at.host, found, found.live)
+    if found.live is None:
+        return
+    away = [name for name in unreached if set(found.missing) & set(found.live.services[name].instances)]
+    let_go(at.host, found, found.live)
+    if away:
+        at.tell.warn(f"{', '.join(away)}: the old instance had stopped, and runs again; {UNREACHED}")

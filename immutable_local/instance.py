@@ -199,11 +199,13 @@ def _start(
         ) from refused
 
 
-def discard(engine: Engine, session: Session, app: str, container: str, name: str) -> None:
-    """Remove an instance that never served; its log is kept, if it can be."""
+def discard(engine: Engine, session: Session, app: str, container: str, name: str, grace: float) -> None:
+    """SIGTERM, `grace` seconds, SIGKILL, for an instance that isn't to be live: a worker has begun its work
+    already, and a database its data. It is removed; its log is kept, if it can be."""
     # A client that lost its lock removes nothing: its successor may have found this one live.
     session.ask("still_locked", name=f"app-{app}")
     try:
+        engine.stop(container, grace)
         keep_log(engine, session, app, container, name)
     finally:
         engine.remove(container)

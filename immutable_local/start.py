@@ -23,6 +23,7 @@ def start_beside(
         at.host.session, at.app, sorted({name for each in release.app.services for name in each.secrets})
     )
     started: list[Instance] = []
+    undo.by(_discard, at, started)
 
     def start(asked: tuple[Change, Service, int]) -> None:
         change, service, replica = asked
@@ -40,7 +41,6 @@ def start_beside(
             change.spec,
             {name: wanted[name] for name in service.secrets},
         )
-        undo.by(instance.discard, at.engine, at.host.session, at.app, made.container, made.name)
         started.append(made)
 
     waves = [
@@ -61,6 +61,26 @@ def start_beside(
             ],
         )
     return started
+
+
+def _discard(at: Deployment, started: Sequence[Instance]) -> None:
+    """Undo `start_beside`: each has its time to end what it is at."""
+
+    def discard(each: Instance) -> None:
+        grace = each.service.stop_grace_period
+        instance.discard(at.engine, at.host.session, at.app, each.container, each.name, grace)
+
+    side_by_side(discard, started)
+
+
+def keep_running(at: Deployment, started: Sequence[Instance]) -> None:
+    """What is live comes up again by itself, from its first moment on; also what has ended just before."""
+
+    def keep(each: Instance) -> None:
+        at.engine.keep_running(each.container)
+        at.engine.start(each.container)
+
+    side_by_side(keep, started)
 
 
 def check_health(at: Deployment, release: Release, started: Sequence[Instance]) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+from immutable_local.app import Service
+from immutable_local.engine import connect
 from immutable_local.events import STEPS
+from immutable_local.instance import Instance
+from immutable_local.start import keep_running
 from tests.host import Host, Project
 
 
@@ -75,3 +81,17 @@ def test_json_tells_every_step_in_the_contracts_order_and_the_result_last(host: 
     numbered = {each["step"]: each["release"] for each in steps if each["state"] != "begun"}
     assert [numbered[step] for step in ("lock", "build", "start", "prune")] == [None, None, 1, 1]
     assert told[-1].keys() >= {"outcome", "release", "previous", "seconds", "url"}
+
+
+def test_an_instance_that_ended_just_before_it_goes_live_is_started_again(host: Host, app: Project):
+    """It was healthy a moment ago; whoever isn't asked through the proxy would stay dead, and live."""
+    host.up(app.service("worker", behave="worker", stop_grace_period="0s"))
+    name = f"{app.name}-worker-1-green-1"
+    engine = connect()
+    # As one is that isn't live yet.
+    engine.keep_stopped(name)
+    engine.stop(name, 0)
+    started = [Instance(name, name, Service("worker"), "green", None)]
+    keep_running(SimpleNamespace(engine=engine), started)
+    assert name in host.running(app)
+    assert host.inspect(name)["HostConfig"]["RestartPolicy"]["Name"] != "no"

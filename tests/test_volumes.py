@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import signal
 from contextlib import suppress
 
 import pytest
@@ -17,6 +18,19 @@ import fcntl
 lock = open("/data/lock", "w")
 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 import server
+"""
+CAREFUL = """\
+import pathlib, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(pathlib.Path("/data/ended").write_text("well") < 0))
+signal.pause()
+"""
+# Run in the sidecar: a signal to the process where the requests of an app's `web` wait.
+SIGNAL_PARKING = """\
+import contextlib, os, pathlib, sys
+for each in pathlib.Path("/proc").glob("[0-9]*"):
+    with contextlib.suppress(OSError):
+        if f"/park/{sys.argv[1]}.web".encode() in (each / "cmdline").read_bytes():
+            os.kill(int(each.name), int(sys.argv[2]))
 """
 
 
@@ -117,6 +131,16 @@ def test_with_many_writers_old_and_new_run_side_by_side(host: Host, app: Project
     assert host.get("/read?/data/log").endswith(" 12")
 
 
+def test_a_worker_of_a_release_that_fails_has_its_time_to_end_what_it_is_at(host: Host, app: Project):
+    """It has been at work since it started, whatever became of the others."""
+    app.set(volumes={"data": {"writers": "many"}})
+    host.up(app)
+    app.service("worker", command=["python3", "-c", CAREFUL], volumes=["data:/data"])
+    app.version("2", behave="sick", healthcheck={**HEALTHCHECK, "start_period": "1s"})
+    host.up(app, expect=1)
+    assert host.get("/read?/data/ended").endswith(" well")
+
+
 class TestOneWriter:
     """The old instance stops before the new one starts: each takes a lock that only one can have."""
 
@@ -185,7 +209,7 @@ class TestOneWriter:
         finally:
             host.engine.remove_volume(name)
         assert outcome.error["code"] == "name_taken"
-        assert "hold" not in {each.get("step") for each in outcome.told}
+        assert "stop_old" not in {each.get("step") for each in outcome.told}
         assert [host.inspect(each)["State"]["StartedAt"] for each in host.running(app)] == [started]
 
     def test_when_the_new_one_fails_the_old_one_is_started_again(self, host: Host, app: Project):
@@ -215,6 +239,26 @@ class TestOneWriter:
         assert until(lambda: host.ask("/version").status == 200, 30, pause=0.1)
         assert host.get("/version") == "1"
         assert host.running(app) == [old]
+
+    def test_interrupted_while_what_waited_is_let_go_the_new_release_stays(self, host: Host, app: Project):
+        """It has begun some of that already, which can't go back. Where that waits is slow to listen here."""
+
+        def told_to_let_go() -> bool:
+            # A second socket of that name: somebody has connected to it.
+            return host.printed("imm-sidecar", "cat", "/proc/net/unix").count(f"{app.name}.web.ctl") > 1
+
+        with host.begun(app.version("2", behave="wait"), "up", step="check_health") as running:
+            signal_parking(host, app, signal.SIGSTOP)
+            try:
+                host.let_go(app)
+                assert until(told_to_let_go, 20, pause=0.01)
+                running.interrupt()
+                outcome = running.ends(1)
+            finally:
+                signal_parking(host, app, signal.SIGCONT)
+        assert outcome.error["code"] == "interrupted"
+        assert outcome.error["message"] == "interrupted after the flip: release 2 is live"
+        assert host.get("/version") == "2"
 
     def test_a_request_that_has_waited_for_its_bound_is_told_to_try_again(self, host: Host, app: Project):
         """503 with Retry-After, from the proxy; then the new instance boots, and all is well."""
@@ -269,6 +313,19 @@ def test_a_volume_of_that_name_that_is_not_the_apps_is_refused_and_left_alone(
         host.engine.remove_volume(name)
 
 
+def test_a_service_that_no_request_can_wait_for_is_told_to_have_been_away(host: Host, app: Project):
+    """It has no port: who asks it by its name meets nobody while it is replaced, and while it comes back."""
+    db = {"behave": "worker", "port": None, "volumes": ["data:/data"]}
+    host.up(app.version("1", volumes=None).service("db", **db))
+    told = host.up(app.version("2")).result["remarks"]
+    assert any(each.startswith("db has a volume for one writer") and "no answer" in each for each in told)
+    assert not any("requests waited" in each for each in told)
+    short = {**HEALTHCHECK, "start_period": "1s"}
+    failed = host.up(app.version("3", behave="sick", healthcheck=short), expect=1)
+    assert "db: the old instance had stopped, and runs again; nobody" in failed.stderr
+    assert f"{app.name}-db-2-blue-1" in host.running(app)
+
+
 def test_one_writer_is_alone_also_when_somebody_removed_the_releases_image(host: Host, app: Project):
     """No instance of a service with an image of its own keeps the release's image: its settings stay known."""
     app.settings["services"] = {}
@@ -304,3 +361,7 @@ def test_a_live_release_whose_image_lost_its_name_gets_it_back(host: Host, app: 
     assert host.images(app) == [f"imm.local/app/{app.name}:1"]
     assert host.up(app.version("2")).states("stop_old") == ["done"]
     assert host.revert(app).result["release"] == 1
+
+
+def signal_parking(host: Host, app: Project, which: signal.Signals) -> None:
+    assert host.execute("imm-sidecar", "python3", "-c", SIGNAL_PARKING, app.name, str(int(which)))[0] == 0
