@@ -30,20 +30,19 @@ from immutable_local import (
     watch,
 )
 from immutable_local import labels as label
-from immutable_local.app import App, Service
+from immutable_local.app import App
 from immutable_local.deployment import FREEING, Deployment, Options, deployment
 from immutable_local.engine import Engine
 from immutable_local.errors import ImmError, NotFound, UsageError
 from immutable_local.events import Result, Teller
 from immutable_local.host import Begun, Host, attach, begin, untouched
-from immutable_local.listed import Container
 from immutable_local.live import Live
 from immutable_local.observed import Observed, observe
 from immutable_local.plan import Plan, decide
 from immutable_local.release import Pin, Release, unmounted
 from immutable_local.routes import Slot
-from immutable_local.sweep import history_is_lost
-from immutable_local.unbroken import ahead, side_by_side, unbroken
+from immutable_local.sweep import history_is_lost, retire
+from immutable_local.unbroken import ahead, unbroken
 from immutable_local.undo import Undo
 from immutable_local.who import Origin, commit, origin
 
@@ -105,15 +104,14 @@ def revert(begun: Begun, app: str, number: int | None, options: Options, keep: i
             return _unchanged(at, release.app)
         structure.check_claims(at.host, release.app, release.number)
         image.require(at.engine, release, [release.app.service(each.service) for each in plan.moving], tell)
-        git = next(
+        was = next(
             (
-                r.get("git")
+                (r["git"], bool(r.get("dirty")))
                 for r in reversed(at.found.records)
                 if r["release"] == release.number and r.get("git")
             ),
             None,
         )
-        was = (git, False) if git else None
         with Undo(tell.warn) as undo:
             return roll_out(at, release, plan, undo, keep, event="reverted", commit=was, project=None)
 
@@ -173,7 +171,7 @@ def down(begun: Begun, app: str, options: Options, tell: Teller) -> Result:
         with tell.step("drain"):
             drain.wait_until_idle(at.host, app, _slots(found.live), services, tell)
         with tell.step("retire"):
-            _retire(at, found.containers, {each.name: each for each in services})
+            retire(at.host, app, found.containers, tell)
             structure.forget(at)
             secret.sweep(engine, app)
         session.ask("doing_clear", app=app)
@@ -252,7 +250,7 @@ def roll_out(
         unbroken(no_return)
     # From here on a failure leaves the release live, and the next command finishes what is left.
     with tell.step("record"):
-        _record(at, plan, event, commit, project)
+        _record(at, plan, event, live, commit, project)
     if watched is None:
         tell.skip("watch")
     else:
@@ -269,7 +267,7 @@ def roll_out(
     images = ahead(image.of_app, at.engine, at.app)
     with tell.step("retire"):
         old = [each for each in at.found.containers if each.name not in live.instances]
-        _retire(at, old, {each.name: each for each in services})
+        retire(at.host, at.app, old, tell)
         structure.give_back(at, release, live, routes)
         if at.found.secrets:
             secret.sweep(at.engine, at.app)
@@ -354,7 +352,12 @@ def _earlier(found: Observed, number: int | None) -> Release:
 
 
 def _record(
-    at: Deployment, plan: Plan, event: str, commit: tuple[str, bool] | None, project: Origin | None
+    at: Deployment,
+    plan: Plan,
+    event: str,
+    live: Live,
+    commit: tuple[str, bool] | None,
+    project: Origin | None,
 ) -> None:
     session, (git, dirty) = at.host.session, commit or (None, None)
     ledger.append(
@@ -367,6 +370,7 @@ def _record(
         git=git,
         dirty=dirty,
         causes=plan.causes,
+        since=live.since,
     )
     if project is not None and project != at.found.origin:
         told = {"marks": sorted(project.marks), "where": project.where}
@@ -375,21 +379,6 @@ def _record(
 
 def _slots(live: Live | None) -> dict[str, Slot]:
     return live.slots if live else {}
-
-
-def _retire(at: Deployment, containers: Sequence[Container], services: dict[str, Service]) -> None:
-    def retire(container: Container) -> None:
-        service = services.get(container.labels.get(label.SERVICE, ""))
-        grace = service.stop_grace_period if service else 10.0
-        if not instance.retire(at.engine, at.host.session, at.app, container.id, container.name, grace):
-            at.tell.note(
-                f"{container.name} did not end within {grace:g} s of SIGTERM and was killed:"
-                " let the application heed"
-                " SIGTERM (as process 1 it must ask for it), or shorten stop_grace_period",
-                "warning",
-            )
-
-    side_by_side(retire, containers)
 
 
 def _remarks(at: Deployment, release: Release, plan: Plan, held: Sequence[str]) -> list[str]:

@@ -223,11 +223,12 @@ def grace_of(engine: Engine, container: str) -> float:
 
 
 def retire(engine: Engine, session: Session, app: str, container: str, name: str, grace: float) -> bool:
-    """SIGTERM, `grace` seconds, SIGKILL; keep its log, remove it. Returns whether it heeded SIGTERM."""
+    """SIGTERM, `grace` seconds, SIGKILL; keep its log, remove it. Whether it heeded SIGTERM, if it ran."""
     heeded = True
     try:
+        ran = engine.inspect(container)["State"]["Running"]
         engine.stop(container, grace)
-        heeded = engine.inspect(container)["State"]["ExitCode"] != KILLED
+        heeded = not ran or engine.inspect(container)["State"]["ExitCode"] != KILLED
     except EngineRefused as refused:
         if refused.status != 404:
             raise

@@ -21,10 +21,14 @@ def append(
     release: int | None = None,
     seconds: float | None = None,
     error: str | None = None,
+    by: str | None = None,
     **more: Any,
 ) -> int:
-    """One record, whole or not at all; returns its number. Its texts and lists are `bounded`."""
-    told = {"event": event, "release": release, "by": who(), "seconds": seconds, "error": error, **more}
+    """One record, whole or not at all; returns its number. Its texts and lists are `bounded`.
+
+    `by`: who did it, if not who tells it.
+    """
+    told = {"event": event, "release": release, "by": by or who(), "seconds": seconds, "error": error, **more}
     record = {key: bounded(value) for key, value in told.items()}
     return int(session.ask("ledger_append", app=app, record=record))
 

@@ -6,12 +6,13 @@ Never by a tag, an age or a name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from immutable_local import drain, health, image, instance, ledger, lock, network, parking, secret
 from immutable_local import labels as label
+from immutable_local.app import Service
 from immutable_local.errors import EngineError, EngineRefused, ImmError, SessionLost, Unhealthy
 from immutable_local.events import Teller
 from immutable_local.host import Host
@@ -45,7 +46,7 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
     _complete_ledger(host, observed, command)
     _point_whole(host, observed)
     _drain(host, observed, strays, tell)
-    gone = side_by_side(lambda each: _retire(host, observed, each, tell), strays)
+    gone = retire(host, observed.app, strays, tell)
     # After the strays: where one writer is allowed, the old one starts when the new one is gone.
     if observed.live is not None and (held or observed.doing is not None):
         try:
@@ -61,9 +62,8 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
     image.remove_leftovers(host.engine, observed.app)
     secret.sweep(host.engine, observed.app)
     host.session.ask("doing_clear", app=observed.app)
-    if any(gone):
-        names = [each.name for each, went in zip(strays, gone, strict=True) if went]
-        tell.note(f"swept what an interrupted command left: {', '.join(names)}")
+    if gone:
+        tell.note(f"swept what an interrupted command left: {', '.join(gone)}")
     return _count_no_more(host, observe(host.engine, host.session, observed.app), tell)
 
 
@@ -71,6 +71,35 @@ def stray_instances(observed: Observed) -> list[Container]:
     """Instances of the app that the live link doesn't name."""
     named = observed.live.instances if observed.live else set()
     return [each for each in observed.containers if each.name not in named]
+
+
+def retire(host: Host, app: str, containers: Sequence[Container], tell: Teller) -> list[str]:
+    """Stop and remove these instances, each with the grace of its own release; the names of those that went.
+
+    Those with an image of their own go last, as they came first: the others may need them to end well. One
+    that can't be removed is in nobody's way, unless it writes what only one may.
+    """
+    gone: list[str] = []
+
+    def go(container: Container) -> None:
+        try:
+            grace = instance.grace_of(host.engine, container.id)
+            heeded = instance.retire(host.engine, host.session, app, container.id, container.name, grace)
+        except EngineRefused as refused:
+            if _writes_alone(container):
+                raise
+            tell.warn(f"{container.name} stays, until the next command tries again: {refused.message}")
+            return
+        gone.append(container.name)
+        if not heeded:
+            tell.warn(
+                f"{container.name} did not end within {grace:g} s of SIGTERM and was killed: let the"
+                " application heed SIGTERM (as process 1 it must ask for it), or shorten stop_grace_period"
+            )
+
+    for last in (False, True):
+        side_by_side(go, [each for each in containers if (_service(each).image is not None) is last])
+    return sorted(gone)
 
 
 def _rejoin(host: Host, observed: Observed) -> bool:
@@ -198,8 +227,10 @@ def missing_record(observed: Observed) -> str | None:
     if observed.live is None:
         return "down" if last is not None and last["event"] != "down" else None
     told = last is not None and last["event"] != "down" and last["release"] == observed.live.release
-    # The same release may go live again, with other secrets or in place of an instance that is gone.
-    if last is not None and told and last["at"] >= observed.live.since:
+    # The same release may go live again, with other secrets or in place of an instance that is gone. What an
+    # older imm wrote tells only when it was written: after that, where nobody put the host's clock back.
+    since = observed.live.since
+    if last is not None and told and (last["since"] == since if "since" in last else last["at"] >= since):
         return None
     return "reverted" if (observed.doing or {}).get("command") == "revert" else "went_live"
 
@@ -210,12 +241,22 @@ def record_live(host: Host, observed: Observed, command: str) -> None:
     if event is None:
         return
     previous = observed.way_back[-1] if observed.way_back else None
+    by = (observed.doing or {}).get("by")
     if observed.live is None:
-        ledger.append(host.session, observed.app, event, release=previous)
+        ledger.append(host.session, observed.app, event, release=previous, by=by)
         return
     event = "reverted" if command == "revert" else event
     live = observed.live
-    ledger.append(host.session, observed.app, event, release=live.release, previous=previous, git=live.git)
+    ledger.append(
+        host.session,
+        observed.app,
+        event,
+        release=live.release,
+        previous=previous,
+        git=live.git,
+        since=live.since,
+        by=by,
+    )
 
 
 def _complete_ledger(host: Host, observed: Observed, command: str) -> None:
@@ -321,19 +362,10 @@ def _stopping(observed: Observed, live: Live) -> set[str]:
     return {name for each in waited_for for name in live.services[each.name].instances}
 
 
-def _retire(host: Host, observed: Observed, container: Container, tell: Teller) -> bool:
-    """Whether it went. One that can't be removed is in nobody's way, unless it writes what only one may."""
-    try:
-        grace = instance.grace_of(host.engine, container.id)
-        instance.retire(host.engine, host.session, observed.app, container.id, container.name, grace)
-    except EngineRefused as refused:
-        if _writes_alone(container):
-            raise
-        tell.warn(f"{container.name} stays, until the next command tries again: {refused.message}")
-        return False
-    return True
-
-
 def _writes_alone(container: Container) -> bool:
-    app = unseal(container.labels, container.image).app
-    return app.one_writer(app.service(container.labels[label.SERVICE]))
+    return unseal(container.labels, container.image).app.one_writer(_service(container))
+
+
+def _service(container: Container) -> Service:
+    """As the release says that it was made for."""
+    return unseal(container.labels, container.image).app.service(container.labels[label.SERVICE])

@@ -55,6 +55,10 @@ class Before:
     release: Release
     counts: BySlot
 
+    def leaving(self, live: Live) -> set[str]:
+        """The instances that go when the watch is over; the others are kept, and part of both releases."""
+        return self.live.instances - live.instances
+
 
 @dataclass(frozen=True)
 class After:
@@ -168,6 +172,8 @@ def until_over(at: Deployment, before: Before, after: After) -> bool:
         return False
     if trouble is not None:
         _go_back(at, before, after, trouble)
+    elif gone := before.leaving(after.live) - _running(at):
+        at.tell.warn(f"the watch ended early: {', '.join(sorted(gone))} ended, and with it the way back")
     return True
 
 
@@ -187,6 +193,7 @@ def beyond(old: Counts, new: Counts) -> bool:
 def _look(at: Deployment, before: Before, after: After) -> Trouble | None:
     """Look again and again; returns at the first trouble, when time is over, or when there is no way back."""
     old = _total(before.counts, after.counts, before.live.slots)
+    kept = before.live.instances & after.live.instances
     probes = [Probe(at, each) for each in after.started]
     for probe in probes:
         probe.start()
@@ -198,8 +205,11 @@ def _look(at: Deployment, before: Before, after: After) -> Trouble | None:
     try:
         while (elapsed := time.monotonic() - began) < seconds:
             time.sleep(min(POLL_SECONDS, seconds - elapsed))
-            if _changed(at, after.live, before.live.instances):
+            running = _running(at)
+            if not _still_live(at, after.live) or before.leaving(after.live) - running:
                 return None
+            if ended := sorted(kept - running):
+                return Trouble(f"{', '.join(ended)} ended", hint="see imm logs, then run imm up")
             for probe in probes:
                 if (trouble := probe.trouble()) is not None:
                     return trouble
@@ -233,9 +243,10 @@ def _go_back(at: Deployment, before: Before, after: After, trouble: Trouble) -> 
         hint=trouble.hint or f"see imm logs --release {release.number}, then run imm up",
     )
     proofs = flip.proofs_of(before.release, old.slots, after.routes, at.host.structures())
-    targets = [target for each in _instances(before, after.routes) if (target := health.http_target(each))]
+    running = _running(at)
+    targets = _asked_by_http(at, [each for each in _instances(before, after.routes) if each.name in running])
     answers = session.ask("ask_all", targets=[{**each, "timeout": OLD_ANSWERS_SECONDS} for each in targets])
-    if not would_do(old, _running(at), answers):
+    if not would_do(old, running, answers):
         error.message += f"; but release {old.release} isn't healthy either"
         error.still = f"release {release.number} is live"
         raise error
@@ -244,7 +255,8 @@ def _go_back(at: Deployment, before: Before, after: After, trouble: Trouble) -> 
     began = time.monotonic()
     with Undo(at.tell.warn) as undo:
         undo.by(_point, at, after.live)
-        _point(at, replace(old, since=session.ask("hello")["at"]))
+        back = replace(old, since=session.ask("hello")["at"])
+        _point(at, back)
         at.host.proxy.confirm(session, proofs)
         took = time.monotonic() - began
 
@@ -259,6 +271,7 @@ def _go_back(at: Deployment, before: Before, after: After, trouble: Trouble) -> 
                 seconds=at.tell.seconds,
                 error=trouble.reason,
                 previous=release.number,
+                since=back.since,
             )
 
         unbroken(no_return)
@@ -281,9 +294,19 @@ def _go_back(at: Deployment, before: Before, after: After, trouble: Trouble) -> 
 def would_do(old: Live, running: Collection[str], answers: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the old release can be gone back to: all of it runs, and who was asked is healthy. Pure.
 
-    Workers, and services with a health command, give no answers.
+    Workers, and services with a health command, their image's included, give no answers.
     """
     return old.instances <= set(running) and all(answer.get("healthy") for answer in answers)
+
+
+def _asked_by_http(at: Deployment, instances: Sequence[Instance]) -> list[Mapping[str, Any]]:
+    """What the sidecar asks of them; of one that has a command for that, be it its image's, nothing."""
+    targets: list[Mapping[str, Any]] = []
+    for each in instances:
+        target = health.http_target(each)
+        if target and health.command_of(each, at.engine.inspect(each.container)["Config"]) is None:
+            targets.append(target)
+    return targets
 
 
 def _instances(before: Before, routes: Structure) -> list[Instance]:
@@ -294,11 +317,6 @@ def _instances(before: Before, routes: Structure) -> list[Instance]:
             address = routes.address(name, live.slot, instance.replica_of(each))
             found.append(Instance(each, each, before.release.app.service(name), live.slot, address))
     return found
-
-
-def _changed(at: Deployment, live: Live, old: set[str]) -> bool:
-    """Whether another command has ended the watch: something else is live, or the old instances go."""
-    return not _still_live(at, live) or not old <= _running(at)
 
 
 def _running(at: Deployment) -> set[str]:

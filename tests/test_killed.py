@@ -7,6 +7,7 @@ other moments and another sample: IMM_SEED=7. The apps are killed side by side; 
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import random
 import re
@@ -52,6 +53,12 @@ SIDE_BY_SIDE = 2
 SAMPLE = 6
 # It has every step.
 ONCE = ("up", "one")
+FORGET_LAST_RECORD = """\
+import pathlib, sys
+state = pathlib.Path("/imm/state/data")
+max((state / "ledger" / sys.argv[1]).iterdir()).unlink()
+(state / "doing" / f"{sys.argv[1]}.json").write_text(sys.argv[2])
+"""
 SLOW_TO_STOP = ["sh", "-c", "trap 'sleep 1; kill $!; exit 0' TERM; python3 server.py & wait"]
 
 
@@ -280,6 +287,18 @@ class TestWhatKillsFound:
         assert (first, last) == (was, "end")
         check(many.host, many.app, live + 1)
 
+    def test_a_flip_that_nobody_recorded_is_told_to_be_of_who_made_it(self, shared: Host):
+        """The command was killed between the two; here its record is removed, and its word is put back."""
+        app = shared.project()
+        shared.up(app)
+        doing = {"command": "up", "step": "record", "release": 1, "by": "alice@laptop", "at": "2026-01-01"}
+        forget = FORGET_LAST_RECORD, app.name, json.dumps(doing)
+        assert shared.execute("imm-sidecar", "python3", "-c", *forget)[0] == 0
+        shared.imm(app, "prune")
+        _, live, interrupted = shared.history(app)
+        assert (live["event"], live["by"]) == ("went_live", "alice@laptop")
+        assert interrupted["by"] != "alice@laptop"
+
     @pytest.mark.parametrize("which", [Signals.SIGINT, Signals.SIGKILL], ids=lambda which: which.name)
     def test_an_instance_that_the_engine_is_stopping_runs_again(self, slow_to_stop: Subject, which: Signals):
         """The engine goes on stopping what it was asked to stop, also when nobody waits for it any more."""
@@ -401,6 +420,23 @@ class TestWhatKillsFound:
         assert "stays, until the next command tries again" in said.stderr
         shared.imm(app, "prune")
         check(shared, app, 1, "1")
+
+    def test_an_old_instance_that_cannot_be_removed_is_no_failure_of_the_new_one(self, shared: Host):
+        """That one is live, and the deployment is through but for the old one."""
+        app = shared.project().version("1")
+        shared.up(app)
+        [old] = [each["Id"] for each in shared.instances(app)]
+        stuck = Path(shared.engine.info()["DockerRootDir"], "containers", old, "hostname")
+        if subprocess.run(["chattr", "+i", str(stuck)], check=False, capture_output=True).returncode:
+            pytest.skip("nothing here is unremovable")
+        try:
+            said = shared.up(app.version("2"))
+        finally:
+            subprocess.run(["chattr", "-i", str(stuck)], check=True)
+        assert said.states("retire", "prune") == ["done", "done"]
+        assert "stays, until the next command tries again" in said.stderr
+        shared.imm(app, "prune")
+        check(shared, app, 2, "2")
 
     def test_an_interrupted_sweep_leaves_nobody_waiting(self, shared: Host):
         """Its guard would end with it: what waits for the old instance is answered all the same."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
 import pytest
 
@@ -29,6 +30,24 @@ def app(shared: Host) -> Project:
     app.service("worker", behave="worker", stop_grace_period="0s")
     shared.up(app)
     return app
+
+
+def test_what_has_an_image_of_its_own_ends_last(host: Host):
+    """A worker that is just ending its job may need the database for that."""
+    app = host.project()
+    careful = (
+        "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit()))\n"
+    )
+    serves = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit())\n"
+    ends = [["python3", "-c", each + "while True: signal.pause()"] for each in (careful, serves)]
+    app.service("worker", command=ends[0]).service("db", image=host.base, command=ends[1])
+    host.up(app)
+    began = int(time.time())
+    host.imm(app, "down")
+    mine = {"event": "die", "label": f"imm.app={app.name}"}
+    told = host.engine.events(since=began, until=int(time.time()) + 1, decode=True, filters=mine)
+    *_, last = [each["Actor"]["Attributes"]["imm.service"] for each in told]
+    assert last == "db"
 
 
 def test_every_replica_of_every_service_runs(shared: Host, app: Project):

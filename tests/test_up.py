@@ -95,3 +95,12 @@ def test_an_instance_that_ended_just_before_it_goes_live_is_started_again(host: 
     keep_running(SimpleNamespace(engine=engine), started)
     assert name in host.running(app)
     assert host.inspect(name)["HostConfig"]["RestartPolicy"]["Name"] != "no"
+
+
+def test_an_instance_that_was_killed_before_is_not_told_to_heed_a_signal(host: Host, app: Project):
+    """By the kernel for its memory, or by hand: SIGTERM never came."""
+    host.up(app)
+    [old] = host.running(app)
+    connect().keep_stopped(old)
+    host.engine.kill(old)
+    assert "SIGTERM" not in host.up(app.version("2")).stderr

@@ -149,6 +149,38 @@ class TestOnAHost:
         went_back(shared, app, outcome, "turned unhealthy")
         assert "had not ended within 0.5 s" in "\n".join(outcome.error["details"])
 
+    def test_an_old_release_whose_image_tells_its_health_is_gone_back_to(self, shared: Host):
+        """What it answers at `/` isn't its health."""
+        app = shared.project()
+        app.dockerfile((app.folder / "Dockerfile").read_text() + 'HEALTHCHECK CMD ["true"]\n')
+        shared.up(app.version("good", behave="closed", healthcheck=None))
+        app.set(release={"watch": WATCH})
+        with shared.begun(app.version("mortal"), "up", step="watch") as running:
+            with suppress(http.client.HTTPException, OSError):
+                shared.ask("/end", app)
+            outcome = running.ends(1)
+        went_back(shared, app, outcome, "ended")
+
+    def test_a_watch_without_a_way_back_any_more_says_so(self, shared: Host, healthy: Project):
+        """Somebody removed the old instance: what is live stays, and nobody watches it as was asked."""
+        [old] = shared.running(healthy)
+        with shared.begun(healthy.version("lonely"), "up", step="watch") as running:
+            shared.engine.remove_container(old, force=True)
+            outcome = running.ends()
+        assert outcome.result["outcome"] == "live"
+        assert f"the watch ended early: {old} ended" in outcome.stderr
+
+    def test_an_instance_that_was_kept_is_watched_too(self, shared: Host):
+        """It is part of the new release. Here of the old one as well, which is no better without it."""
+        app = shared.project().service("worker", behave="worker", stop_grace_period="0s")
+        shared.up(app)
+        app.set(release={"watch": WATCH})
+        with shared.begun(app.service("web", environment={"N": "1"}), "up", step="watch") as running:
+            shared.engine.remove_container(f"{app.name}-worker-1-green-1", force=True)
+            error = running.ends(1).error
+        assert f"{app.name}-worker-1-green-1 ended; but release 1 isn't healthy either" in error["message"]
+        assert error["still"] == "release 2 is live"
+
     def test_one_that_stands_its_watch_stays(self, shared: Host, healthy: Project):
         """For as long as it was told to, and the old one goes after that."""
         outcome = shared.up(healthy.version("sound").set(release={"watch": "3s"}))

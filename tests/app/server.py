@@ -12,6 +12,8 @@ import urllib.parse
 
 VERSION = pathlib.Path(__file__).with_name("VERSION").read_text()
 BEHAVE = os.environ.get("BEHAVE", "")
+# What it says of a path that it doesn't know.
+UNKNOWN = 503 if BEHAVE == "closed" else 404
 PORT = int(os.environ.get("PORT", "8000"))
 sickened = threading.Event()
 tired = [0.0]
@@ -36,7 +38,7 @@ class App(http.server.BaseHTTPRequestHandler):
             "/sicken": self.sicken,
             "/tire": self.tire,
             "/who": lambda _: self.say(200, os.environ["HOSTNAME"]),
-        }.get(asked.path, lambda _: self.echo(200 if asked.path.endswith("/echo") else 404))
+        }.get(asked.path, lambda _: self.echo(200 if asked.path.endswith("/echo") else UNKNOWN))
         answer(urllib.parse.unquote(asked.query))
 
     def do_POST(self):
