@@ -8,7 +8,7 @@ can take down what is live, and what is left undone is finished by the next comm
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from immutable_local import (
@@ -41,7 +41,7 @@ from immutable_local.observed import Observed, observe
 from immutable_local.plan import Plan, decide
 from immutable_local.release import Pin, Release, unmounted
 from immutable_local.routes import Slot
-from immutable_local.sweep import history_is_lost, retire
+from immutable_local.sweep import history_is_lost, retire, stray_instances
 from immutable_local.unbroken import ahead, unbroken
 from immutable_local.undo import Undo
 from immutable_local.who import Origin, commit, origin
@@ -96,7 +96,18 @@ def revert(begun: Begun, app: str, number: int | None, options: Options, keep: i
     """Make an earlier release live again, code and settings of then. No number: the one live before."""
     if untouched(begun):
         _earlier(Observed.nothing(app), number)
-    with deployment(begun, app, "revert", options, tell) as at:
+
+    def spare(at: Deployment) -> None:
+        """What a watch left up of the release to go back to stays up for that, where it is all of it."""
+        with suppress(NotFound):
+            release = _earlier(at.found, number)
+            plan = decide(release, at.found)
+            up = start.standing(at.found, release, plan, at.found.structure)
+            all_of_it = at.found.doing is None and len(up) == len(stray_instances(at.found))
+            if all_of_it and not plan.stop_first:
+                at.spared = frozenset(each.name for each in up.values())
+
+    with deployment(begun, app, "revert", options, tell, first=spare) as at:
         release = _earlier(at.found, number)
         secret.check_all_set(release.app, at.found.secrets)
         plan = decide(release, at.found)

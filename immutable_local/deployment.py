@@ -37,6 +37,8 @@ class Deployment:
     # What is done at its end, whatever end it is.
     ending: ExitStack
     guarded: bool = False
+    # Instances that aren't live, and that this command has a use for.
+    spared: frozenset[str] = frozenset()
 
     @property
     def engine(self) -> Engine:
@@ -90,7 +92,7 @@ def deployment(
             first(at)
             with tell.step("sweep"):
                 # Requests that wait must not be left by an interruption, with which its guard ends, too.
-                asked = (host, at.found, command, tell)
+                asked = (host, at.found, command, tell, at.spared)
                 at.found = unbroken(sweep, *asked) if at.guarded else sweep(*asked)
         except ImmError as failed:
             if isinstance(failed, AWAY):

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from immutable_local import health, instance, secret
+from immutable_local import labels as label
 from immutable_local.app import Service
 from immutable_local.deployment import Deployment
 from immutable_local.instance import Instance
+from immutable_local.listed import Container
+from immutable_local.network import app_network
+from immutable_local.observed import Observed
 from immutable_local.plan import Change, Plan
 from immutable_local.release import Release
-from immutable_local.routes import Structure
+from immutable_local.routes import Slot, Structure
+from immutable_local.sweep import stray_instances
 from immutable_local.unbroken import side_by_side
 from immutable_local.undo import Undo
 
@@ -22,11 +27,16 @@ def start_beside(
     wanted = secret.values(
         at.host.session, at.app, sorted({name for each in release.app.services for name in each.secrets})
     )
+    up = standing(at.found, release, plan, structure)
     started: list[Instance] = []
     undo.by(_discard, at, started)
 
     def start(asked: tuple[Change, Service, int]) -> None:
         change, service, replica = asked
+        if (there := up.get((service.name, replica))) is not None:
+            address = structure.address(service.name, change.slot, replica)
+            started.append(Instance(there.name, there.id, service, change.slot, address))
+            return
         given = (
             structure.addresses.get(service.name, {}).get(change.slot, ()) if service.takes_traffic else ()
         )
@@ -61,6 +71,24 @@ def start_beside(
             ],
         )
     return started
+
+
+def standing(
+    found: Observed, release: Release, plan: Plan, structure: Structure | None
+) -> dict[tuple[str, int], Container]:
+    """What is up already, by service and replica, just as the plan wants it: a watch kept it for that."""
+    wanted = {(each.service, each.slot): each.spec for each in plan.moving}
+    up = {}
+    for each in stray_instances(found):
+        name, replica = each.labels[label.SERVICE], int(each.labels[label.REPLICA])
+        slot: Slot = "green" if each.labels[label.SLOT] == "green" else "blue"
+        if not each.running or wanted.get((name, slot)) != each.labels[label.SPEC]:
+            continue
+        # One that the proxy asks must be where it is asked.
+        given = structure.address(name, slot, replica) if structure else None
+        if not release.app.service(name).takes_traffic or each.addresses.get(app_network(found.app)) == given:
+            up[name, replica] = each
+    return up
 
 
 def _discard(at: Deployment, started: Sequence[Instance]) -> None:

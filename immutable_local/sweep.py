@@ -6,7 +6,7 @@ Never by a tag, an age or a name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +27,13 @@ from immutable_local.unbroken import side_by_side
 from immutable_local.who import who
 
 
-def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observed:
-    """Leave what is live, and nothing else; returns what is there then. `command` is the one that sweeps."""
+def sweep(
+    host: Host, observed: Observed, command: str, tell: Teller, spared: Collection[str] = ()
+) -> Observed:
+    """Leave what is live, and nothing else; returns what is there then. `command` is the one that sweeps.
+
+    `spared`: the instances that it has a use for, where nothing else is to be swept.
+    """
     if _rejoin(host, observed):
         observed = observe(host.engine, host.session, observed.app)
     if history_is_lost(observed):
@@ -37,7 +42,8 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
     orphans = [number for number in observed.sealed if number not in _known(observed)]
     if observed.live is not None and observed.nameless:
         host.engine.tag(observed.live.image, image.repository(observed.app), str(observed.live.release))
-    left = [*strays, *orphans, *observed.unsealed, *observed.tasks]
+    unspared = [each for each in strays if each.name not in spared]
+    left = [*unspared, *orphans, *observed.unsealed, *observed.tasks]
     held = observed.live is not None and observed.live.held
     if not left and not held and observed.doing is None and missing_record(observed) is None:
         return _count_no_more(host, observed, tell)
@@ -63,7 +69,9 @@ def sweep(host: Host, observed: Observed, command: str, tell: Teller) -> Observe
     secret.sweep(host.engine, observed.app)
     host.session.ask("doing_clear", app=observed.app)
     if gone:
-        tell.note(f"swept what an interrupted command left: {', '.join(gone)}")
+        # Nobody was interrupted where a watch kept them, or the engine could not remove them before.
+        left_by = "what an interrupted command left" if observed.doing else "what an earlier release had up"
+        tell.note(f"swept {left_by}: {', '.join(gone)}")
     return _count_no_more(host, observe(host.engine, host.session, observed.app), tell)
 
 

@@ -190,14 +190,14 @@ class TestOneWriter:
         assert host.get("/version") == "3"
 
     def test_what_waits_for_a_service_goes_on_to_it_by_its_new_name(self, host: Host, app: Project):
-        """imm.toml calls it otherwise; its domain and its data are the same."""
+        """imm.toml calls it otherwise, and then as before; its domain and its data are the same."""
         app.set(volumes={"data": {"writers": "one"}}).version("2", domains=[app.domain])
         app.settings["services"]["site"] = app.settings["services"].pop("web")
         with Load(host, app) as load:
-            outcome = host.up(app.write())
-        assert outcome.states("hold", "stop_old") == ["done", "done"]
+            outcomes = [host.up(app.write()), host.revert(app)]
+        assert [each.states("hold", "stop_old") for each in outcomes] == [["done", "done"]] * 2
         assert load.lost == []
-        assert load.answers == ["1", "2"]
+        assert load.answers == ["1", "2", "1"]
 
     def test_what_is_refused_is_refused_before_the_old_one_stops(self, host: Host, app: Project):
         """Here another volume that the new release mounts, which is somebody else's."""

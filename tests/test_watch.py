@@ -222,11 +222,14 @@ class TestOnAHost:
         assert len(counted) == 2
 
     def test_a_revert_during_the_watch_goes_back_at_once(self, shared: Host, healthy: Project):
+        """To the very instances that the watch kept for it."""
+        before = [each["Id"] for each in shared.instances(healthy)]
         with shared.begun(healthy.version("disliked"), "up", step="watch") as running:
-            shared.revert(healthy, *PATIENT)
+            outcome = shared.revert(healthy, *PATIENT)
             assert running.ends().result["outcome"] == "live"
         assert shared.get("/version", healthy) == "good"
-        assert len(shared.instances(healthy)) == 1
+        assert [each["Id"] for each in shared.instances(healthy)] == before
+        assert "swept" not in outcome.stderr
 
     def test_a_client_killed_while_it_watches_leaves_the_new_release(self, shared: Host, healthy: Project):
         """And the old one, until the next command of any kind."""
