@@ -39,7 +39,7 @@ def lines(
         raise NotFound(f"{app} is not deployed on this host", hint="imm up deploys it")
     try:
         found = observe(engine, host.session, app)
-        running = _chosen(found, service, release, also_starting=follow)
+        running = chosen(found, service, release, also_starting=follow)
         kept = []
         if release is not None or not running:
             kept = [
@@ -70,17 +70,20 @@ def lines(
                 yield each.name, line
 
 
-def _chosen(
-    found: Observed, service: str | None, release: int | None, also_starting: bool
-) -> list[Container]:
-    """The containers meant: those of that release, else those that are live, and may just be about to be."""
+def chosen(found: Observed, service: str | None, release: int | None, also_starting: bool) -> list[Container]:
+    """The containers meant: those of that release, else those that are live, and may just be about to be.
+
+    What is live has instances of earlier releases, too: of the services that didn't change since.
+    """
+    kept = found.live.instances if found.live is not None and found.live.release == release else set()
     chosen = []
     for each in sorted(found.containers, key=lambda each: each.name):
         if service is not None and each.labels.get(label.SERVICE) != service:
             continue
         live = found.live is not None and each.name in found.live.instances
         live |= also_starting and each.running
-        if each.labels.get(label.RELEASE) == str(release) if release is not None else live:
+        of_release = each.labels.get(label.RELEASE) == str(release) or each.name in kept
+        if of_release if release is not None else live:
             chosen.append(each)
     return chosen
 

@@ -1,14 +1,18 @@
-"""The logs of instances that are gone, kept by several at once."""
+"""The logs of instances that are gone, kept by several at once; and whose logs are meant."""
 
 from __future__ import annotations
 
 import base64
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from immutable_local.app import Service
+from immutable_local.logs import chosen
 from immutable_local.sidecar.hands import locks, logs
+from tests.values import container, observed, release
 
 APP = "shop"
 
@@ -38,3 +42,24 @@ def test_instances_that_end_at_once_keep_their_logs_side_by_side(state: Path):
 def test_an_app_that_has_none_has_none(state: Path):
     assert logs.log_list(APP) == []
     assert logs.log_read(APP, f"{APP}-web-1-blue-1") is None
+
+
+def test_the_logs_of_what_is_live_are_those_of_kept_instances_too():
+    """A service that didn't change goes on in the instance of an earlier release."""
+    live = release(Service("web", port=8000), Service("worker"), number=2)
+    names = {"web": "shop-web-2-blue-1", "worker": "shop-worker-1-green-1"}
+    found = observed(live)
+    assert found.live is not None
+    services = {name: replace(each, instances=(names[name],)) for name, each in found.live.services.items()}
+    containers = [
+        replace(container(name), labels={"imm.service": service, "imm.release": name.split("-")[2]})
+        for service, name in names.items()
+    ]
+    found = replace(found, live=replace(found.live, services=services), containers=containers)
+
+    def of(service: str | None, number: int | None) -> list[str]:
+        return [each.name for each in chosen(found, service, number, also_starting=False)]
+
+    assert of(None, 2) == of(None, None) == sorted(names.values())
+    assert of("worker", 2) == of("worker", 1) == [names["worker"]]
+    assert of("web", 1) == []
