@@ -90,10 +90,9 @@ http {{
   proxy_read_timeout 3600s;
   proxy_send_timeout 3600s;
   proxy_next_upstream error timeout;
-  # What an application says to a proxy of its own is said to nobody here. Obeyed, it would send requests on to
-  # other apps, where they are counted as the first one's.
-  proxy_ignore_headers X-Accel-Redirect X-Accel-Limit-Rate X-Accel-Buffering X-Accel-Charset
-    X-Accel-Expires;
+  # What an application says to a proxy of its own is said to nobody here. Obeyed, it would send requests on
+  # to other apps, where they are counted as the first one's.
+  proxy_ignore_headers X-Accel-Redirect X-Accel-Limit-Rate X-Accel-Buffering X-Accel-Charset X-Accel-Expires;
   proxy_pass_header X-Accel-Redirect;
   proxy_pass_header X-Accel-Limit-Rate;
   proxy_pass_header X-Accel-Buffering;
