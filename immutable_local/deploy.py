@@ -223,7 +223,7 @@ def roll_out(
     undo: Undo,
     keep: int,
     event: str,
-    commit: tuple[str, bool] | None,
+    commit: tuple[str, bool | None] | None,
     project: Origin | None,
     watched: watch.Before | None = None,
 ) -> Result:
@@ -367,7 +367,7 @@ def _record(
     plan: Plan,
     event: str,
     live: Live,
-    commit: tuple[str, bool] | None,
+    commit: tuple[str, bool | None] | None,
     project: Origin | None,
 ) -> None:
     session, (git, dirty) = at.host.session, commit or (None, None)

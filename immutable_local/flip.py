@@ -25,7 +25,7 @@ def next_live(
     release: Release,
     plan: Plan,
     started: Sequence[Instance],
-    commit: tuple[str, bool] | None,
+    commit: tuple[str, bool | None] | None,
     counted: bool,
 ) -> Live:
     """What the live link is to say."""

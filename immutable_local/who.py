@@ -5,10 +5,19 @@ from __future__ import annotations
 import getpass
 import hashlib
 import os
+import re
 import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+# A repository's configuration may be a stranger's, and nothing of it may run here. At what is asked below
+# that would be its monitor of files; a hook, where git notes what it saw; what fetches an object that is
+# missing; and filters, which `_differs` names one by one, as git has no switch for all of them.
+NOTHING_RUNS = ("-c", "safe.bareRepository=explicit", "-c", "core.fsmonitor=", "-c", "fetch.bundleURI=")
+NOTHING_FETCHED = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": ""}
+# A filter's setting, whose name `git -c` can be told.
+FILTER = re.compile(r"filter\.([\w.-]+)\.[\w-]+", re.ASCII)
 
 
 def who() -> str:
@@ -48,26 +57,46 @@ def origin(folder: Path) -> Origin:
     return Origin(frozenset(marks), here.decode(errors="replace"))
 
 
-def commit(folder: Path) -> tuple[str, bool] | None:
-    """The commit that is checked out, shortened, and whether the folder differs from it."""
+def commit(folder: Path) -> tuple[str, bool | None] | None:
+    """The commit that is checked out, shortened, and whether the folder differs from it: None where git can't
+    tell."""
     short = git(folder, "rev-parse", "--short", "HEAD")
-    if not short:
+    return (short, _differs(folder)) if short else None
+
+
+def _differs(folder: Path) -> bool | None:
+    """Whether anything is changed, staged or new; in submodules, whether another commit is checked out.
+
+    Files are compared without filters, and only where git remembers another time or size of them.
+    """
+    settings = git(folder, "config", "--list", "--name-only", "-z")
+    if settings is None:
         return None
-    return short, bool(git(folder, "status", "--porcelain", "--", "."))
+    switches = []
+    for setting in settings.split("\0"):
+        if setting.startswith("filter."):
+            known = FILTER.fullmatch(setting)
+            if known is None:
+                return None
+            # Git runs no `clean` beside a `process`, and takes an empty one for nothing.
+            for off in ("process=", "required=false"):
+                switches += ["-c", f"filter.{known[1]}.{off}"]
+    told = git(folder, *switches, "status", "--porcelain", "--ignore-submodules=dirty", "--", ".")
+    return None if told is None else bool(told)
 
 
 def git(folder: Path, *words: str) -> str | None:
     """What git answers about a folder; None when there is no git or no repository."""
     try:
         told = subprocess.run(
-            ["git", "-C", str(folder), *words],
+            ["git", "-C", str(folder), *NOTHING_RUNS, *words],
+            env={**os.environ, **NOTHING_FETCHED},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
-            # Names of folders are bytes: two that differ stay two.
-            errors="backslashreplace",
             timeout=20,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return told.stdout.strip() if told.returncode == 0 else None
+    # Names of folders are bytes: two that differ stay two.
+    return told.stdout.decode(errors="backslashreplace").strip() if told.returncode == 0 else None
