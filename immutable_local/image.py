@@ -45,14 +45,9 @@ PLUGIN_FOLDERS = (
 )
 # Docker's command line up to 22 has BuildKit built in; later ones need the buildx plugin.
 LAST_BUILT_IN = 22
-# What the builder's own process, or a credential helper that it starts, heeds in its environment.
-BUILDERS_OWN = re.compile(
-    r"""(?ix) PATH | HOME | TMPDIR | (HTTPS?|ALL|NO|FTP)_PROXY
-    | ((DY)?LD_|DOCKER|BUILDKIT_|BUILDX_|EXPERIMENTAL_BUILDKIT_|COMPOSE_|SSL_|SSH_|XDG_|OTEL_).*
-    | GO(COVERDIR|DEBUG|GC|MAXPROCS|MEMLIMIT|RACE|TRACEBACK)
-    | BASH_ENV | PYTHON(HOME|PATH|STARTUP) | PERL5(LIB|OPT) | RUBY(LIB|OPT) | NODE_(OPTIONS|PATH)
-    | GNUPGHOME | PASSWORD_STORE_.* | AWS_(CONFIG|SHARED_CREDENTIALS)_FILE | CLOUDSDK_CONFIG"""
-)
+# A build argument that may be a secret, as far as its name says. What a program takes from its environment
+# under such a name is a secret as well, never what to run or where.
+LIKE_A_SECRET = re.compile(r".*(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|KEY)", re.IGNORECASE)
 SMALL_BYTES = 1 << 20
 # How the engine's own builder names the image of each step.
 STEP_MADE = re.compile(r" ---> ([0-9a-f]{12})")
@@ -303,12 +298,14 @@ def _build_by_cli(engine: Engine, program: str, app: App, folder: Path, tell: Te
 def build_arguments(args: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """The builder's arguments for a build's own, and what its environment says beside them.
 
-    An argument list can be read by every user of this machine, so values come from the environment, also in
-    place of what it has under that name; but not those that would change the builder itself.
+    Any name in the environment may mean something to docker, to a credential helper that it starts, or to
+    what that one calls, so an imm.toml of somebody else's could choose what runs on this machine. An argument
+    list changes nothing here, but every user of this machine can read it: what is named like a secret,
+    though no build argument should be one, comes from the environment, in place of what that has under its
+    name.
     """
-    own = {key for key in args if BUILDERS_OWN.fullmatch(key)}
-    words = [f"{key}={value}" if key in own else key for key, value in args.items()]
-    given = {key: value for key, value in args.items() if key not in own}
+    given = {key: value for key, value in args.items() if LIKE_A_SECRET.fullmatch(key)}
+    words = [key if key in given else f"{key}={value}" for key, value in args.items()]
     return [each for word in words for each in ("--build-arg", word)], given
 
 

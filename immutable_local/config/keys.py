@@ -6,7 +6,7 @@ from immutable_local.app import HealthCheck
 from immutable_local.config import values
 from immutable_local.config.findings import Finding, Wrong
 from immutable_local.config.kinds import ANYTHING, TRUTH, Kind, duration, number, one_of, size, whole
-from immutable_local.config.tables import ENTRIES, WORDS, Key, list_of, table, tables
+from immutable_local.config.tables import ARGUMENTS, ENTRIES, WORDS, Key, list_of, table, tables
 
 DAY = 86400.0
 
@@ -35,7 +35,7 @@ BUILD = table(
         "context": Key(values.FILE, 'the folder that the build may copy from; default "."'),
         "dockerfile": Key(values.FILE, 'the Dockerfile, from the context on; default "Dockerfile"'),
         "target": Key(values.STAGE, "the stage to build; default: the last"),
-        "args": Key(ENTRIES, "build arguments; no secrets, they show in the image's history"),
+        "args": Key(ARGUMENTS, "build arguments; no secrets, they show in the image's history"),
     },
     {"file": "dockerfile", "path": "context", "arguments": "args", "stage": "target"},
     {"tags": "remove it: imm names its images itself, after the app and the release"},

@@ -166,6 +166,24 @@ ENTRIES: Kind[dict[str, str]] = Kind(
     },
 )
 
+ARGUMENT_NAME = rf"[A-Za-z_][A-Za-z0-9_]{{0,{LONGEST_NAME - 1}}}"
+
+
+def _arguments(entries: dict[str, str]) -> dict[str, str]:
+    findings = Findings()
+    for name in entries:
+        with findings.at(name):
+            if not re.fullmatch(ARGUMENT_NAME, name):
+                what = "a build argument's name must be of letters, digits and _, and begin with no digit"
+                raise Wrong(Finding(what, "correct the name here, and in the Dockerfile"))
+    findings.settle()
+    return entries
+
+
+ARGUMENTS: Kind[dict[str, str]] = Kind(
+    ENTRIES.then(_arguments).read, {**ENTRIES.schema, "propertyNames": {"pattern": f"^{ARGUMENT_NAME}$"}}
+)
+
 
 def table(
     keys: Mapping[str, Key],
