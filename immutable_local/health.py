@@ -202,11 +202,11 @@ def _run_commands(command: Command, asking: _Asking, stop: threading.Event) -> N
 
 def _unhealthy(engine: Engine, asking: _Asking, what: str, still: str) -> Unhealthy:
     instance = asking.instance
-    state = engine.inspect(instance.container)["State"]
+    inspected = engine.inspect(instance.container)
     period = instance.service.healthcheck.start_period
-    ended = not state["Running"]
+    ended = not inspected["State"]["Running"]
     message = f"{what} did not become healthy" + ("" if ended else f" within {period:g} s")
     target = http_target(instance) if asking.number is not None else None
     words = asking.command.words if asking.command else None
-    details, hint = explain.why(engine, instance, state, target, words, asking.seen)
+    details, hint = explain.why(engine, instance, inspected, target, words, asking.seen)
     return Unhealthy(message, details=[f"{instance.name}:", *details], still=still, hint=hint)

@@ -126,11 +126,11 @@ class Probe(threading.Thread):
                 f"{name} ended, and the engine had to start it again", ["last lines of its log:", *log]
             )
         if not state["Running"]:
-            details, hint = explain.why(engine, self.subject, state, None, None, ())
+            details, hint = explain.why(engine, self.subject, inspected, None, None, ())
             return Trouble(f"{name} ended", details, hint)
         if self.failures >= FAILURES_IN_A_ROW:
             words = self.command.words if self.command else None
-            details, hint = explain.why(engine, self.subject, state, self.target, words, [self.seen])
+            details, hint = explain.why(engine, self.subject, inspected, self.target, words, [self.seen])
             return Trouble(f"{name} turned unhealthy", details, hint)
         return None
 

@@ -172,7 +172,15 @@ def test_a_write_that_the_read_only_root_refused_is_named(shared: Host, app: Pro
     app.version("2", behave="write")
     error = unhealthy(shared, app)
     assert "its root file system is read-only, and it tried to write /app/cache" in error["details"]
-    assert 'services.web.tmpfs = ["/app"]' in error["hint"]
+    # The application itself is in /app.
+    assert "tmpfs =" not in error["hint"]
+    assert "services.web.read_only = false" in error["hint"]
+
+
+def test_a_tmpfs_is_offered_for_a_folder_that_is_empty_in_the_image(shared: Host, app: Project):
+    app.dockerfile((app.folder / "Dockerfile").read_text().replace("USER", "RUN mkdir /app/cache\nUSER"))
+    app.version("2", command=["sh", "-c", "echo /app/cache/x: Read-only file system; exit 1"])
+    assert 'services.web.tmpfs = ["/app/cache"]' in unhealthy(shared, app)["hint"]
 
 
 def test_an_instance_killed_for_want_of_memory_is_told_its_limit(shared: Host, app: Project):
