@@ -26,7 +26,7 @@ from immutable_local.app import App, Build, Service
 from immutable_local.dockerfile import images_read
 from immutable_local.dockerignore import context_paths
 from immutable_local.engine import Engine, Image, disk_is_full, pack_context
-from immutable_local.errors import FREE_SPACE, BuildFailed, EngineRefused, ImmError
+from immutable_local.errors import FREE_SPACE, BuildFailed, ConfigError, EngineRefused, ImmError
 from immutable_local.events import Teller
 from immutable_local.release import Pin, Release, content_of, declared_volumes, digest, unseal
 
@@ -87,8 +87,11 @@ def build(
                     "the image has ONBUILD instructions, which run when another image is built from it",
                     hint="write those instructions without ONBUILD in the Dockerfile's last stage",
                 )
+            for service in app.services:
+                if service.image is None:
+                    _check_command(service, image)
             return pinned, source.result()
-        except BuildFailed:
+        except (BuildFailed, ConfigError):
             discard(engine, pinned)
             raise
 
@@ -109,6 +112,7 @@ def pin(engine: Engine, service: Service, tell: Teller) -> Pin:
                 details=[refused.explanation],
                 hint="correct the name, log in with docker login, or load the image with docker load",
             ) from refused
+    _check_command(service, image)
     return Pin(
         service.image,
         image.id,
@@ -116,6 +120,16 @@ def pin(engine: Engine, service: Service, tell: Teller) -> Pin:
         image.digests[0] if image.digests else None,
         declared_volumes(image.config),
     )
+
+
+def _check_command(service: Service, image: Image) -> None:
+    if service.command is None and not (image.config.get("Cmd") or image.config.get("Entrypoint")):
+        where = "the image's Dockerfile" if service.image else "the Dockerfile"
+        raise ConfigError(
+            f"services.{service.name}.command: is missing, and its image has none",
+            key=("services", service.name, "command"),
+            hint=f"add it, or CMD to {where}",
+        )
 
 
 def require(engine: Engine, release: Release, services: Sequence[Service], tell: Teller) -> None:

@@ -12,7 +12,7 @@ from immutable_local import labels as label
 from immutable_local import network, secret, volume
 from immutable_local.app import Service
 from immutable_local.engine import Engine, bounded_log, endpoint, volume_mount
-from immutable_local.errors import EngineRefused, Fact, ImmError
+from immutable_local.errors import EngineRefused, Fact, ImmError, shown
 from immutable_local.listed import Container
 from immutable_local.release import Release
 from immutable_local.routes import Slot
@@ -29,6 +29,8 @@ KILLED = 128 + 9
 ENGINES_GRACE_SECONDS = 10.0
 # How the engine refuses a container whose image isn't there, and one whose name is taken.
 MISSING = 404
+# What else of a service an engine may refuse.
+MAY_BE_REFUSED = ("volumes", "tmpfs", "cap_add", "cpus", "memory")
 CONFLICT = 409
 
 
@@ -95,6 +97,7 @@ def start(
         name,
         image,
         app,
+        service,
         hostname=name[:HOST_NAME_LIMIT].rstrip("-"),
         labels={
             label.ROLE: INSTANCE,
@@ -130,7 +133,10 @@ def start(
     try:
         if service.secrets:
             user = service.user or str(engine.inspect(container)["Config"].get("User") or "")
-            secret.hand_over(engine, container, secrets, user)
+            try:
+                secret.hand_over(engine, container, secrets, user)
+            except EngineRefused as refused:
+                raise _not_started(name, service, refused) from refused
         # A client that was away and lost its lock starts nothing beside what its successor started.
         session.ask("still_locked", name=f"app-{app}")
         _start(engine, container, name, service, network_name, address)
@@ -140,7 +146,7 @@ def start(
     return Instance(name, container, service, slot, address)
 
 
-def _create(engine: Engine, name: str, image: str, app: str, **settings: Any) -> str:
+def _create(engine: Engine, name: str, image: str, app: str, service: Service, **settings: Any) -> str:
     try:
         return engine.create(name, image, **settings)
     except EngineRefused as refused:
@@ -151,9 +157,9 @@ def _create(engine: Engine, name: str, image: str, app: str, **settings: Any) ->
                 details=[refused.explanation],
                 hint="run the command again; whoever prunes images meanwhile should wait for it",
             ) from refused
-        if refused.status != CONFLICT:
-            raise
-        raise _name_taken(engine, name, app) from refused
+        if refused.status == CONFLICT:
+            raise _name_taken(engine, name, app) from refused
+        raise _not_started(name, service, refused) from refused
 
 
 def _name_taken(engine: Engine, name: str, app: str) -> ImmError:
@@ -189,14 +195,28 @@ def _start(
                 hint=f"docker network disconnect {in_network} {holder}, then run the command again:"
                 " imm keeps the lower half of the subnet for itself",
             ) from refused
-        if refused.code == "disk_full":
-            raise
-        raise ImmError(
-            f"{name} did not start",
-            code="not_started",
-            details=[Fact(refused.explanation)],
-            hint=f"correct services.{service.name}.command, its user or its image, then run imm up",
-        ) from refused
+        raise _not_started(name, service, refused) from refused
+
+
+def _not_started(name: str, service: Service, refused: EngineRefused) -> ImmError:
+    """What the engine refused of an instance, with the keys that it may be about."""
+    if refused.code == "disk_full":
+        return refused
+    facts: list[str] = [Fact(refused.explanation)]
+    if service.command is not None and " " in service.command[0]:
+        facts.append(f"the program's name is {shown(service.command[0])}: each word stands by itself")
+    if service.volumes:
+        facts.append("a volume is mounted on a folder, never on a file of the image")
+    if service.secrets:
+        facts.append(f"{secret.FOLDER} is a folder in the image, or absent, and no link leads there")
+    keys = ["command", "user", *(key for key in MAY_BE_REFUSED if getattr(service, key))]
+    return ImmError(
+        f"{name} did not start",
+        code="not_started",
+        details=facts,
+        hint=f"correct {', '.join(f'services.{service.name}.{key}' for key in keys)} or its image,"
+        " then run imm up",
+    )
 
 
 def discard(engine: Engine, session: Session, app: str, container: str, name: str, grace: float) -> None:

@@ -13,7 +13,7 @@ from immutable_local import labels as label
 from immutable_local.app import App
 from immutable_local.deployment import Deployment, Options
 from immutable_local.engine import Engine
-from immutable_local.errors import ImmError
+from immutable_local.errors import ConfigError, ImmError
 from immutable_local.events import Teller
 from immutable_local.observed import Observed
 from immutable_local.release import Pin, Release, announced, numbers
@@ -32,6 +32,7 @@ def asked_for(
     builder: Callable[[], str | None],
 ) -> tuple[Release, str | None, Pin | None]:
     """The release that imm.toml and the folder ask for, unsealed; what it was built from; what was built."""
+    _check_processors(engine, app)
     pins: dict[str, Pin] = {}
     source = built = None
     if app.builds:
@@ -53,6 +54,21 @@ def asked_for(
             pins[service.name] = image.pin(engine, service, tell)
     asked = Release(app, pins)
     return asked if options.fresh else same_source(engine, found, asked, source), source, built
+
+
+def _check_processors(engine: Engine, app: App) -> None:
+    """Raises ConfigError for more of them than the engine has: it would make no such container."""
+    # Every engine has one: most apps don't ask for more, and needn't ask it, either.
+    limited = [service for service in app.services if service.cpus is not None and service.cpus > 1]
+    most = int(engine.info()["NCPU"]) if limited else 0
+    for service in limited:
+        if service.cpus is not None and service.cpus > most:
+            raise ConfigError(
+                f"services.{service.name}.cpus: must be {most} at most, as many as the engine has,"
+                f" not {service.cpus:g}",
+                key=("services", service.name, "cpus"),
+                hint="lower it, or leave it out: then there is no limit",
+            )
 
 
 def same_source(engine: Engine, found: Observed, asked: Release, source: str | None) -> Release:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from immutable_local import labels as label
 from immutable_local.app import Service
 from immutable_local.engine import Engine, volume_mount
-from immutable_local.errors import ImmError
+from immutable_local.errors import EngineRefused, ImmError
 from immutable_local.release import Release
 
 
@@ -83,6 +83,20 @@ def _give_to_user(engine: Engine, app: str, service: Service, image: str, name: 
     )
     if user in ("", "0", "root", "0:0"):
         return
+    try:
+        _give(engine, image, app, name, path, user)
+    except EngineRefused as refused:
+        if refused.code == "disk_full" or refused.status == 404:
+            raise
+        raise ImmError(
+            f"the volume {name} can't be mounted at {path}",
+            code="not_started",
+            details=[refused.explanation, "a volume is mounted on a folder, never on a file of the image"],
+            hint=f"correct services.{service.name}.volumes or the image, then run imm up",
+        ) from refused
+
+
+def _give(engine: Engine, image: str, app: str, name: str, path: str, user: str) -> None:
     folder, _, last = path.rstrip("/").rpartition("/")
     with engine.task(image, app, [volume_mount(name, path)]) as task:
         found = engine.empty_folder(task, path)

@@ -458,6 +458,16 @@ def test_what_may_not_be_read_must_be_refused(app: Reader, tmp_path: Path, close
         ("a >>b", ">>"),
         ("a 2>&1", "2>"),
         ("it's a && b", "&&"),
+        ("a |& b", "|&"),
+        ("a < b", "<"),
+        ("a <b", "<"),
+        ("a <<< b", "<<<"),
+        ("gunicorn --bind=:$PORT", "$PORT"),
+        ("a ${B:-c}", "${"),
+        ("a $(id)", "$("),
+        ("a `id`", "`"),
+        ("FOO=bar a", "FOO="),
+        (" FOO='b c' a", "FOO="),
     ],
 )
 def test_what_only_a_shell_understands_must_be_refused(
@@ -482,6 +492,14 @@ def test_what_only_a_shell_understands_must_be_refused(
         (r"find . -exec x {} \;", ("find", ".", "-exec", "x", "{}", ";")),
         ("get http://x/?a=1&b=2", ("get", "http://x/?a=1&b=2")),
         ("a b=c;d|e", ("a", "b=c;d|e")),
+        ("sh -c 'a --bind=:$PORT < b'", ("sh", "-c", "a --bind=:$PORT < b")),
+        (r"grep -E ^a\$b c$ $", ("grep", "-E", "^a$b", "c$", "$")),
+        ("grep a$'b' $1", ("grep", "a$b", "$1")),
+        ("a b<c x->y", ("a", "b<c", "x->y")),
+        ("env FOO=bar a", ("env", "FOO=bar", "a")),
+        ("FOO=bar", ("FOO=bar",)),
+        ("rate=0.1 steps=5", ("rate=0.1", "steps=5")),
+        ("a\n  --b\n", ("a", "--b")),
     ],
 )
 def test_what_is_in_quotes_or_inside_of_a_word_must_be_taken(
@@ -510,6 +528,7 @@ def test_what_is_in_quotes_or_inside_of_a_word_must_be_taken(
         ("A='b # \\n \"c\"' # d", {"A": 'b # \\n "c"'}),
         ('A="b\\nc \\"d\\" \\x"#e', {"A": 'b\nc "d" \\x'}),
         ("A=\"b\nc\"\nB='d\ne'", {"A": "b\nc", "B": "d\ne"}),
+        ("A = 'b' # c\nB=\t \"d\"\nC= ", {"A": "b", "B": "d", "C": ""}),
         ("A=b=c", {"A": "b=c"}),
         ("A=it's", {"A": "it's"}),
         ("A=1\nA=2", {"A": "2"}),
@@ -538,6 +557,9 @@ def test_lines_that_are_no_entries_must_be_refused_by_their_number(text: str, li
         ('A="b\\"\n', "line 1 opens a quote that is never closed"),
         ("\n\nA='b' c", "line 3 has something behind the closing quote"),
         ('A="b\nC="d"', "line 1 has something behind the closing quote"),
+        ('A= "b"c', "line 1 has something behind the closing quote"),
+        ('A= "b', "line 1 opens a quote that is never closed"),
+        ("A =\t 'b", "line 1 opens a quote that is never closed"),
     ],
 )
 def test_quotes_that_do_not_fit_must_be_told(text: str, what: str) -> None:

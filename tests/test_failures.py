@@ -79,6 +79,48 @@ def test_a_command_that_isnt_there_is_named(shared: Host, app: Project):
     assert "services.web.command" in error["hint"] or "correct the command" in error["hint"]
 
 
+def test_an_image_without_a_command_is_told_before_it_is_sealed(shared: Host, app: Project):
+    """Its key and line: imm.toml could have one."""
+    app.dockerfile("FROM scratch\nCOPY VERSION /\n")
+    before = shared.releases(app)
+    error = refused(shared, app.version("2"), expect=2).error
+    assert error["message"].startswith(
+        "services.web.command: is missing, and its image has none (imm.toml, line "
+    )
+    assert error["still"] == "nothing was touched"
+    assert shared.releases(app) == before
+
+
+def test_more_processors_than_the_engine_has_are_refused_before_anything_is_built(shared: Host, app: Project):
+    outcome = refused(shared, app.version("2", cpus=1000.0), expect=2)
+    assert outcome.error["message"].startswith("services.web.cpus: must be ")
+    assert "(imm.toml, line " in outcome.error["message"]
+    assert not any(each.get("step") == "build" for each in outcome.told)
+
+
+@pytest.mark.parametrize("user", ["0:0", "1000:1000"])
+def test_a_volume_at_a_file_of_the_image_is_told_with_its_key(shared: Host, app: Project, user: str):
+    """Also where it would be given to the service's user first."""
+    error = shared.up(app.version("2", user=user, volumes=["data:/app/server.py"]), expect=1).error
+    assert error["code"] == "not_started"
+    assert "a volume is mounted on a folder, never on a file of the image" in error["details"]
+    assert "services.web.volumes" in error["hint"]
+
+
+def test_secrets_where_the_image_has_a_file_in_their_place_are_told(shared: Host, app: Project):
+    app.dockerfile((app.folder / "Dockerfile").read_text().replace("USER", "RUN touch /run/secrets\nUSER"))
+    shared.imm(app, "secret", "set", "KEY", told="x")
+    error = refused(shared, app.version("2", secrets=["KEY"])).error
+    assert error["code"] == "not_started"
+    assert any(each.startswith("/run/secrets is a folder in the image") for each in error["details"])
+
+
+def test_a_command_written_as_one_word_is_told(shared: Host, app: Project):
+    error = refused(shared, app.version("2", command=["python3 server.py"])).error
+    assert error["code"] == "not_started"
+    assert 'the program\'s name is "python3 server.py": each word stands by itself' in error["details"]
+
+
 def test_a_command_that_ends_is_told_to_stay(shared: Host, app: Project):
     app.version("2", command=["true"])
     error = unhealthy(shared, app)

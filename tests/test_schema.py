@@ -177,6 +177,8 @@ BEYOND_A_SCHEMA = (
     "takes no traffic",
     "has a volume for one writer",
     "unknown volume",
+    "no service mounts it",
+    "nothing is built",
 )
 
 # What patterns don't say: all that isn't printable, and which letters are one.

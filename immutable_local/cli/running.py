@@ -80,7 +80,8 @@ def deploy_by(command: Callable[[Begun, App, Path, Teller], Result], to_build: b
             error = interrupted(tell)
         else:
             error = failed if isinstance(failed, ImmError) else error_for(failed)
-        error.still = error.still or tell.reached or tell.stands
+        if not isinstance(error, UsageError):
+            error.still = error.still or tell.reached or tell.stands
         if asked.json:
             try:
                 render.print_json(failure_json(error, tell, name))

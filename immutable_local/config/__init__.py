@@ -131,7 +131,7 @@ def _app(told: Mapping[str, Any], folder: Path, to_build: bool) -> App:
             build = _build(given.get("build", {}), folder)
     findings.settle()
     app = App(given["name"], tuple(services), build, volumes, **given.get("release", {}))
-    between_services(app)
+    between_services(app, given)
     return app
 
 

@@ -34,6 +34,9 @@ def between_keys(given: Mapping[str, Any]) -> None:
             if key in given and "port" not in given:
                 hint = "add its port, or remove the key"
                 raise Wrong(Finding("a service without a port takes no traffic", hint))
+    with findings.at("strip_path"):
+        if given.get("strip_path") and given.get("path", "/") == "/" and "port" in given:
+            raise Wrong(Finding("there is no prefix to cut off", 'add path = "/api", or remove strip_path'))
     with findings.at("healthcheck", "path"):
         if "healthcheck" in given and given["healthcheck"].path is not None and "port" not in given:
             hint = 'add the port, or check with healthcheck = { command = ["..."] }'
@@ -48,11 +51,12 @@ def between_keys(given: Mapping[str, Any]) -> None:
     findings.settle()
 
 
-def between_services(app: App) -> None:
-    """Between the services, and between services and volumes."""
+def between_services(app: App, given: Mapping[str, Any]) -> None:
+    """Between the services, between services and volumes, and what the file gives that none of them heeds."""
     findings = Findings()
-    _routes(app, findings)
+    _routes(app, given["services"], findings)
     _writers(app, findings)
+    _unheeded(app, given, findings)
     _watched(app, findings)
     for service in app.services:
         with findings.at("services", service.name, "environment"):
@@ -68,15 +72,30 @@ def between_services(app: App) -> None:
     findings.settle()
 
 
-def _routes(app: App, findings: Findings) -> None:
+def _routes(app: App, given: Mapping[str, Any], findings: Findings) -> None:
     taken: dict[tuple[str, str], str] = {}
     for service in app.services:
         for domain in service.domains:
-            with findings.at("services", service.name, "domains"):
+            has_path = "path" in given[service.name]
+            with findings.at("services", service.name, "path" if has_path else "domains"):
                 other = taken.setdefault((domain, service.path), service.name)
                 if other != service.name:
-                    hint = f'give one of them a path = "/{service.name}", or domains of its own'
+                    path = "another path" if has_path else f'a path = "/{service.name}"'
+                    hint = f"give one of them {path}, or domains of its own"
                     raise Wrong(Finding(f"{domain}{service.path} already leads to the service {other}", hint))
+
+
+def _unheeded(app: App, given: Mapping[str, Any], findings: Findings) -> None:
+    with findings.at("build"):
+        if "build" in given and not app.builds:
+            hint = "remove it, or remove the image of the service that is to be built"
+            raise Wrong(Finding("each service has an image of its own, so nothing is built", hint))
+    mounted = {mount.volume for service in app.services for mount in service.volumes}
+    for volume in given.get("volumes", {}):
+        with findings.at("volumes", volume):
+            if volume not in mounted:
+                hint = f'mount it in a service: volumes = ["{volume}:/data"], or remove it'
+                raise Wrong(Finding("no service mounts it", hint))
 
 
 def _writers(app: App, findings: Findings) -> None:

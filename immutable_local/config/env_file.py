@@ -13,7 +13,7 @@ from immutable_local.config.findings import Finding, Wrong
 _ENTRY = re.compile(
     r"""
     (?:export[ \t]+)?
-    (?P<name>[^\s=\#'"]+)[ \t]*=(?P<gap>[ \t]*)
+    (?P<name>[^\s=\#'"]+)[ \t]*=(?P<gap>[ \t]*+)
     (?: '(?P<literal>[^']*)'
       | "(?P<escaped>(?:[^"\\]|\\.)*)"
       | (?P<plain>(?!['"])[^\n]*)

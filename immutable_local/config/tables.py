@@ -64,15 +64,18 @@ def list_of(kind: Kind[T], *, least: int = 0, most: int = MOST_ENTRIES) -> Kind[
 
 # In the way of a shell; what is in quotes or behind a backslash is no shell's.
 _QUOTED = r"""'[^']*'|"(?:[^"\\]|\\.)*"|\\."""
-_OF_A_SHELL = r"(\|\|?|&&?)|.*(;)|([0-9&]?>>?).*"
+_OF_A_SHELL = r"(\|[|&]?|&&?)|.*(;)|([0-9&]?>>?|[0-9]?<{1,3}).*|.*?(\$(?:[({]|[A-Za-z_]\w*)|`).*"
+# Before the program. With small letters it may be an argument to the image's ENTRYPOINT.
+_ASSIGNMENT = r"\s*([A-Z_][A-Z0-9_]*=)\S*\s+\S.*"
 
 
 def _words(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
-        for word in re.sub(_QUOTED, "x", value, flags=re.DOTALL).split():
-            if found := re.fullmatch(_OF_A_SHELL, word):
-                told = value if value.isprintable() and len(value) <= LONGEST_SHOWN else "..."
-                hint = f'for a shell write ["sh", "-c", {json.dumps(told, ensure_ascii=False)}]'
+        bare = re.sub(_QUOTED, ".", value, flags=re.DOTALL)
+        for pattern, told in [(_ASSIGNMENT, bare), *((_OF_A_SHELL, word) for word in bare.split())]:
+            if found := re.fullmatch(pattern, told, re.DOTALL):
+                line = value if value.isprintable() and len(value) <= LONGEST_SHOWN else "..."
+                hint = f'for a shell write ["sh", "-c", {json.dumps(line, ensure_ascii=False)}]'
                 raise Wrong(
                     Finding(f"{found[found.lastindex or 0]} is for a shell, and none runs this", hint)
                 )

@@ -31,6 +31,8 @@ _SEGMENT = r"(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+"
 _NO_CONTROL = r"[^\u0000-\u001f\u007f-\u009f]"
 _VOLUME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,59}"
 _IN_CONTAINER = r"/[^:,\u0000-\u001f\u007f-\u009f]*"
+# The last three are files that the engine writes.
+_NOT_THEIRS = r"proc|sys|dev|run/secrets|etc/(hosts|hostname|resolv\.conf)"
 _REPOSITORY = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 _ACCOUNT = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 
@@ -101,7 +103,7 @@ def _container_path(told: str) -> str:
         raise Wrong(Finding(f"must be a path of printable characters, not {shown(told)}"))
     if {".", ".."} & set(parts):
         raise Wrong(Finding(f"must be a path without '.' and '..', not {shown(told)}"))
-    if re.match(r"/(|(proc|sys|dev|run/secrets)(/.*)?)$", path):
+    if re.match(rf"/(|({_NOT_THEIRS})(/.*)?)$", path):
         raise Wrong(Finding(f"must be another path than {path}, which belongs to the system or to imm"))
     return path
 
@@ -124,13 +126,15 @@ VOLUME_NAME = text("a volume's name of letters, digits and . _ -, 60 long at mos
 def _mount(value: object) -> Mount:
     if not isinstance(value, str):
         raise mismatch('a string like "data:/data"', value)
-    source, _, target = value.partition(":")
-    path, colon, mode = target.partition(":")
+    # C:\data, C:/data:/data and file:///data have a colon of their own.
+    elsewhere = re.match(r"[A-Za-z]:(\\[^:]*|/[^:]*(?=:/))|[A-Za-z]+://[^:]*", value)
+    source = elsewhere[0] if elsewhere else value.partition(":")[0]
+    path, colon, mode = value[len(source) + 1 :].partition(":")
     how = 'write "NAME:/path"'
-    if re.match(r"[/.~]|[A-Za-z]:\\", value) or "/" in source or "\\" in source:
+    if elsewhere or re.search(r"^[.~]|[/\\]", source):
         hint = f"{how}: a host's path would tie the release to one machine"
         raise Wrong(Finding(f"must mount a named volume, not the host path {shown(source)}", hint))
-    if not path or (colon and not mode):
+    if not path or (colon and not mode) or mode.startswith("/"):
         raise Wrong(Finding(f"must be a volume and a path in the container, not {shown(value)}", how))
     if mode:
         raise Wrong(Finding(f"the mode {shown(mode)} is not supported yet", how, code="not_supported"))
