@@ -105,9 +105,14 @@ class _Local(http.client.HTTPConnection):
         self.path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(ANSWER_SECONDS)
-        self.sock.connect(self.path)
+        reaching = socket.socket(socket.AF_UNIX)
+        try:
+            reaching.settimeout(ANSWER_SECONDS)
+            reaching.connect(self.path)
+        except BaseException:
+            reaching.close()
+            raise
+        self.sock = reaching
 
     def answer_to(self, method: str, path: str, **told: Any) -> tuple[str, Any]:
         """The version of the engine's API, and its answer. Raises HTTPException for anything else."""

@@ -39,6 +39,7 @@ from immutable_local.errors import (
     EngineError,
     EngineRefused,
     ImmError,
+    shown,
 )
 from immutable_local.listed import Container, container_of
 from immutable_local.unbroken import begun
@@ -785,19 +786,19 @@ def _named() -> tuple[str, Any]:
                 ) from absent
         return host, tls
     from docker.context import ContextAPI
+    from docker.context.config import get_current_context_name
 
-    name = os.environ.get("DOCKER_CONTEXT") or None
+    name: object = os.environ.get("DOCKER_CONTEXT") or get_current_context_name() or "default"
+    hint = "see docker context ls, or set DOCKER_HOST"
+    if not isinstance(name, str):
+        what = f"currentContext in docker's config.json is no context's name: {shown(name)}"
+        raise EngineError(what, hint=hint)
     try:
-        context = ContextAPI.get_context(name) if name else ContextAPI.get_current_context()
+        context = ContextAPI.get_context(name)
     except Exception as broken:
-        raise EngineError(
-            f"the docker context {name or ''} cannot be read: {broken}",
-            hint="see docker context ls, or set DOCKER_HOST",
-        ) from broken
+        raise EngineError(f"the docker context {shown(name)} cannot be read: {broken}", hint=hint) from broken
     if context is None:
-        raise EngineError(
-            f"there is no docker context named {name}", hint="see docker context ls, or set DOCKER_HOST"
-        )
+        raise EngineError(f"there is no docker context named {shown(name)}", hint=hint)
     # Whoever asks again, a guard or the one that recovers, means this engine, whatever is chosen since.
     os.environ["DOCKER_CONTEXT"] = context.name
     if context.name == "default":
@@ -821,6 +822,7 @@ def _asked_for_its_api(local: str, tls: Any) -> str:
 
 def _unreachable(failed: Exception, host: str = "") -> EngineError:
     where = host or _without_password(os.environ.get("DOCKER_HOST", "")) or "the docker engine"
+    where = where if where.isprintable() else shown(where)
     chain: list[BaseException] = []
     cause: BaseException | None = failed
     while cause is not None and cause not in chain:
@@ -836,7 +838,7 @@ def _unreachable(failed: Exception, host: str = "") -> EngineError:
             " or use sudo",
         )
     reason = next(
-        (str(each) for each in chain if isinstance(each, OSError) and each.strerror), str(chain[-1])
+        (each.strerror for each in chain if isinstance(each, OSError) and each.strerror), str(chain[-1])
     )
     return EngineError(
         f"{where} cannot be reached: {reason}",
@@ -850,10 +852,13 @@ def _read_credentials() -> None:
     try:
         load_config()
     except (docker.errors.InvalidConfigFile, ValueError, AttributeError, TypeError) as broken:
+        # It looks at no type itself, so Python's words are about its own code.
+        told = not isinstance(broken, AttributeError | TypeError)
+        reason = str(broken) if told else "it isn't an object with auths, credsStore and credHelpers in it"
         raise CredentialsError(
-            f"docker's config.json can't be understood: {broken}",
+            f"docker's config.json can't be understood: {reason}",
             still="nothing was touched",
-            hint="correct auths in it, or remove them and log in again with docker login",
+            hint="correct it, or move it away and log in again with docker login",
         ) from broken
 
 

@@ -51,7 +51,7 @@ def propose(folder: Path, file: str = "imm.toml") -> str:
         what = f"{shown(str(folder / file))} is a folder"
         raise UsageError(what, hint="name the file itself: imm -f FOLDER/imm.toml init")
     if os.path.lexists(folder / file):
-        what = f"{bare_or_shown(file, file.isprintable())} is there already; nothing was written"
+        what = f"{bare_or_shown(file, file.isprintable())} is there already"
         raise UsageError(what, code="exists", hint="edit it, or move it away")
     names = _names_in(folder)
     chosen, others = _choose_dockerfile(names)

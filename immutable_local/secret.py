@@ -13,7 +13,7 @@ from typing import Any
 from immutable_local import labels as label
 from immutable_local.app import App
 from immutable_local.engine import Engine, volume_mount
-from immutable_local.errors import UsageError
+from immutable_local.errors import ConfigError, UsageError
 from immutable_local.sidecar.session import Session
 from immutable_local.volume import user_ids
 
@@ -59,15 +59,26 @@ def remove(session: Session, app: str, name: str) -> bool:
 
 
 def check_all_set(app: App, known: Mapping[str, str]) -> None:
-    """Raises UsageError when a service names a secret that has no value yet."""
-    for service in app.services:
-        missing = [name for name in service.secrets if name not in known]
-        if missing:
-            raise UsageError(
-                f"services.{service.name}.secrets: {', '.join(missing)} has no value yet",
-                code="secret_missing",
-                hint=f"imm secret set {missing[0]}",
-            )
+    """Raises ConfigError when services name secrets that have no value yet."""
+    missing = {
+        service.name: lacking
+        for service in app.services
+        if (lacking := [name for name in service.secrets if name not in known])
+    }
+    if missing:
+        told = [
+            f"services.{service}.secrets: {', '.join(names)} {verb} no value yet"
+            for service, names in missing.items()
+            for verb in ["has" if len(names) == 1 else "have"]
+        ]
+        every = dict.fromkeys(name for names in missing.values() for name in names)
+        raise ConfigError(
+            told[0],
+            key=("services", next(iter(missing)), "secrets"),
+            code="secret_missing",
+            details=told[1:],
+            hint="; ".join(f"imm secret set {name}" for name in every),
+        )
 
 
 def mount(app: str) -> Any:

@@ -59,7 +59,8 @@ def forward(url: str) -> str:
     command += ["-L", f"{local}:{remote}"]
     if port:
         command += ["-p", str(port)]
-    command.append(f"{asked.username}@{asked.hostname}" if asked.username else asked.hostname)
+    place = f"{asked.username}@{asked.hostname}" if asked.username else asked.hostname
+    command.append(place)
     complaints = (folder / "ssh.log").open("w+b")
     # A session of its own: Ctrl-C in the terminal must not cut the connection that undoes what was begun.
     ssh = subprocess.Popen(
@@ -83,7 +84,8 @@ def forward(url: str) -> str:
         raise EngineError(
             f"no connection to {url}",
             details=said or [f"ssh was not connected after {CONNECT_SECONDS:.0f} s"],
-            hint=f"try it by hand: ssh {asked.hostname} (a key or an agent is needed: nothing is asked here)",
+            hint=f"try it by hand: ssh {f'-p {port} ' if port else ''}{place}"
+            " (a key or an agent is needed: nothing is asked here)",
         )
     raise EngineError(
         f"ssh reaches {asked.hostname}, but no engine answers on its {remote}",

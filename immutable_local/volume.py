@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from immutable_local import labels as label
 from immutable_local.app import Service
 from immutable_local.engine import Engine, volume_mount
-from immutable_local.errors import EngineRefused, ImmError
+from immutable_local.errors import EngineRefused, Fact, ImmError
 from immutable_local.release import Release
 
 
@@ -91,7 +91,10 @@ def _give_to_user(engine: Engine, app: str, service: Service, image: str, name: 
         raise ImmError(
             f"the volume {name} can't be mounted at {path}",
             code="not_started",
-            details=[refused.explanation, "a volume is mounted on a folder, never on a file of the image"],
+            details=[
+                Fact(refused.explanation),
+                "a volume is mounted on a folder, never on a file of the image",
+            ],
             hint=f"correct services.{service.name}.volumes or the image, then run imm up",
         ) from refused
 

@@ -508,6 +508,84 @@ def test_credentials_that_make_no_sense_are_told_and_not_an_engine_that_is_absen
     assert "docker login" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("told", "what"),
+    [
+        ('{"currentContext": "gone"}', 'there is no docker context named "gone"'),
+        ('{"currentContext": 5}', "currentContext in docker's config.json is no context's name: 5"),
+    ],
+)
+def test_a_context_that_docker_has_not_is_told_by_its_name(told: str, what: str, folder: Path):
+    (folder / "config.json").write_text(told)
+    unnamed = {"DOCKER_CONFIG": str(folder), "DOCKER_HOST": "", "DOCKER_CONTEXT": ""}
+    done = imm(["status"], folder, environment=unnamed)
+    assert done.returncode == 4, done
+    assert what in done.stderr
+
+
+def test_ssh_is_to_be_tried_by_hand_as_it_was_tried(folder: Path):
+    done = imm(["status"], folder, environment={"DOCKER_HOST": "ssh://me@127.0.0.1:1"})
+    assert done.returncode == 4, done
+    assert "try it by hand: ssh -p 1 me@127.0.0.1 " in done.stderr
+
+
+def test_an_engines_address_of_two_lines_is_told_in_one(folder: Path):
+    done = imm(["status"], folder, environment={"DOCKER_HOST": "unix:///x\ny"})
+    assert done.returncode == 4, done
+    assert done.stderr.startswith("error: 'unix:///x\\ny' cannot be reached: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["upp"], 'imm: there is no command "upp", did you mean up?'),
+        (["rollback"], 'imm: there is no command "rollback", did you mean revert?'),
+        (["secret", "rm"], 'imm secret: there is no command "rm", did you mean remove?'),
+        (["up", "--wait"], "Option '--wait' requires an argument"),
+        (["secret", "set"], "Missing argument 'NAME'"),
+    ],
+    ids=str,
+)
+def test_a_slip_of_the_command_line_is_told_in_one_sentence(words: list[str], what: str, folder: Path):
+    code, _, complained = typed(words, folder)
+    assert code == 2
+    assert complained.splitlines()[0] == f"error: {what}; nothing was touched"
+
+
+def test_an_option_without_its_value_leads_to_its_commands_help(folder: Path):
+    done = imm(["up", "--wait"], folder)
+    assert "next: imm up --help" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [(b"\xff\xfe\n", "the value of TOKEN is not UTF-8 text"), (b"\n", "the value of TOKEN is empty")],
+    ids=["not UTF-8", "nothing"],
+)
+def test_a_value_at_the_prompt_is_refused_as_one_of_a_file_is(line: bytes, what: str, folder: Path):
+    """What is typed before the prompt is there is thrown away."""
+    ours, theirs = pty.openpty()
+    try:
+        asking = subprocess.Popen(
+            [sys.executable, "-m", "immutable_local", "secret", "set", "TOKEN"],
+            cwd=folder, env={**os.environ, **NOWHERE}, start_new_session=True,
+            stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert asking.stderr is not None
+        said = b""
+        while not said.endswith(b"value of TOKEN: "):
+            letter = asking.stderr.read(1)
+            assert letter, said
+            said += letter
+        os.write(ours, line)
+        said += asking.communicate(timeout=60)[1]
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert asking.returncode == 2, said
+    assert what in said.decode()
+
+
 @pytest.mark.parametrize("command", ["status", "doctor"])
 @pytest.mark.parametrize("scheme", ["ssh", "tcp"])
 def test_a_password_in_an_engines_address_is_never_told(scheme: str, command: str, folder: Path):

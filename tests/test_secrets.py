@@ -7,6 +7,9 @@ import subprocess
 
 import pytest
 
+from immutable_local import secret
+from immutable_local.app import App, Service
+from immutable_local.errors import ConfigError
 from tests.host import Host, Project
 
 VALUE = "correct-horse-battery-staple"
@@ -142,3 +145,15 @@ def test_a_removed_secret_is_missing_at_the_next_up(shared: Host, app: Project):
     assert shared.up(app, expect=2).error["code"] == "secret_missing"
     assert shared.get("/read?/run/secrets/SHORT", app).endswith(" x")
     assert shared.imm(app, "secret", "remove", "SHORT", expect=1).error["code"] == "not_found"
+
+
+def test_all_secrets_without_a_value_are_told_at_once():
+    """Those of every service, each with its command; the first service's line is told."""
+    web, api = Service("web", secrets=("A", "B", "C")), Service("api", secrets=("C", "D"))
+    with pytest.raises(ConfigError) as refused:
+        secret.check_all_set(App("shop", (web, api)), {"A": "1"})
+    error = refused.value
+    assert (error.code, error.key) == ("secret_missing", ("services", "web", "secrets"))
+    assert error.message == "services.web.secrets: B, C have no value yet"
+    assert error.details == ["services.api.secrets: C, D have no value yet"]
+    assert error.hint == "imm secret set B; imm secret set C; imm secret set D"

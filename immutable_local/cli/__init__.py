@@ -50,13 +50,15 @@ def main(command: str | None = None, begun: Callable[[], Begun] | None = None) -
         sys.exit(ended.exit_code)
     except TyperException as wrong:
         context = getattr(wrong, "ctx", None)
-        path = context.command_path if context else "imm"
+        # Of an option without its value Typer doesn't tell the command.
+        path = context.command_path if context else " ".join(["imm", *([command] if command else [])])
         if type(wrong).__name__ == "NoArgsIsHelpError":
             if not asked.json:
                 print(wrong.format_message(), file=sys.stderr)
                 sys.exit(UsageError.exit_code)
             wrong = TyperException(f"{path}: a command is missing")
-        fail(UsageError(wrong.format_message(), hint=f"{path} --help"))
+        # What is still true follows it in the same sentence.
+        fail(UsageError(wrong.format_message().rstrip("."), hint=f"{path} --help"))
     except (KeyboardInterrupt, typer.Abort):
         fail(ImmError("interrupted", code="interrupted", hint="run the command again"))
     except BrokenPipeError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from immutable_local.cli.ending import interruptible, print_json
-from immutable_local.cli.options import GLOBAL_OPTIONS, Wait, asked, release_number, seconds_of
+from immutable_local.cli.options import GLOBAL_OPTIONS, Commands, Wait, asked, release_number, seconds_of
 from immutable_local.cli.running import deploy_by, new_teller, the_app, the_engine, the_host
 from immutable_local.errors import UsageError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 cli = typer.Typer(
     name="imm",
+    cls=Commands,
     help="Version and replace: immutable deployments on a Docker engine.",
     epilog=GLOBAL_OPTIONS,
     no_args_is_help=True,

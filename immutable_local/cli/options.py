@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from immutable_local.errors import UsageError, shown
 
@@ -21,6 +23,22 @@ GLOBAL_OPTIONS = (
 LONGEST_WAIT_SECONDS = 365 * 86400.0
 ALONE = ("--json", "--quiet", "-q", "--no-color", "--debug", "--version")
 
+# What other tools call it.
+OTHER_WORDS = {
+    "apply": "up",
+    "delete": "remove",
+    "deploy": "up",
+    "destroy": "down",
+    "diff": "plan",
+    "get": "list",
+    "ls": "list",
+    "ps": "status",
+    "rm": "remove",
+    "rollback": "revert",
+    "undo": "revert",
+    "unset": "remove",
+}
+
 Wait = Annotated[
     str,
     typer.Option(
@@ -30,6 +48,26 @@ Wait = Annotated[
         show_default=False,
     ),
 ]
+
+
+class Commands(TyperGroup):
+    """A group of commands that tells which of them a word may mean, also where it is another tool's."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except TyperException as unknown:
+            from immutable_local.config.kinds import closest
+
+            known = [name for name, each in self.commands.items() if not each.hidden]
+            word = OTHER_WORDS.get(args[0], "")
+            likely = word if word in known else closest(args[0], known)
+            path = ctx.command_path
+            raise UsageError(
+                f"{path}: there is no command {shown(args[0])}"
+                + (f", did you mean {likely}?" if likely else ""),
+                hint=f"{path} {likely} --help" if likely else f"{path} --help",
+            ) from unknown
 
 
 @dataclass

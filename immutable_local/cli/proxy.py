@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from immutable_local.cli.ending import interruptible, print_json
-from immutable_local.cli.options import GLOBAL_OPTIONS, asked
+from immutable_local.cli.options import GLOBAL_OPTIONS, Commands, asked
 from immutable_local.cli.running import new_teller, the_engine, the_host
 from immutable_local.errors import ImmError, UsageError
 
 proxy_cli = typer.Typer(
-    help="The host's proxy, shared by all apps.", no_args_is_help=True, epilog=GLOBAL_OPTIONS
+    cls=Commands, help="The host's proxy, shared by all apps.", no_args_is_help=True, epilog=GLOBAL_OPTIONS
 )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from immutable_local.cli.ending import interruptible, print_json
-from immutable_local.cli.options import GLOBAL_OPTIONS, Wait, asked, seconds_of
+from immutable_local.cli.options import GLOBAL_OPTIONS, Commands, Wait, asked, seconds_of
 from immutable_local.cli.running import new_teller, the_app, the_host
 from immutable_local.errors import NotFound, UsageError, shown
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from immutable_local.host import Begun
 
 secret_cli = typer.Typer(
-    help="Secrets of the app, kept on the engine's host.", no_args_is_help=True, epilog=GLOBAL_OPTIONS
+    cls=Commands,
+    help="Secrets of the app, kept on the engine's host.",
+    no_args_is_help=True,
+    epilog=GLOBAL_OPTIONS,
 )
 
 
@@ -148,7 +151,14 @@ def _value(name: str, from_file: Path | None) -> bytes:
             f"there is no standard input to read the value of {name} from", hint="give it with --from FILE"
         )
     if sys.stdin.isatty():
-        return str(typer.prompt(f"value of {name}", hide_input=True, err=True)).encode()
+        try:
+            # With a default, or an empty line would be asked for again without a word.
+            typed = typer.prompt(
+                f"value of {name}", default="", show_default=False, hide_input=True, err=True
+            )
+            return str(typed).encode(errors="surrogateescape")
+        except UnicodeDecodeError as undecodable:
+            return undecodable.object
     value = sys.stdin.buffer.read(most)
     # `echo secret | imm secret set X` means the word, not the line's end.
     return value[:-1] if value.endswith(b"\n") else value

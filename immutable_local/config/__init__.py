@@ -91,7 +91,8 @@ def _text(path: Path, *, what: str, if_absent: str, if_no_file: str) -> str:
         raise ConfigError(f"there is no {what} in {folder}", hint=if_absent) from None
     except (OSError, ValueError) as refused:
         reason = getattr(refused, "strerror", None) or str(refused)
-        raise ConfigError(f"{what} can't be read: {reason}", hint="check its permissions") from refused
+        hint = "check its permissions" if isinstance(refused, PermissionError) else "correct its name"
+        raise ConfigError(f"{what} can't be read: {reason}", hint=hint) from refused
     if len(content) > MOST_BYTES:
         hint = "is this the right file?"
         raise ConfigError(f"{what} is larger than {MOST_BYTES // 1_000_000} MB", hint=hint)
