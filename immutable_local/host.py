@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from immutable_local import instance, network
 from immutable_local import labels as label
-from immutable_local import network
 from immutable_local.early import Early
 from immutable_local.engine import Engine
 from immutable_local.errors import EngineRefused, ProxyError, SessionLost
@@ -77,7 +77,9 @@ def begin(engine: Engine, early: Early | None = None) -> Begun:
 
 def untouched(begun: Begun) -> bool:
     """Whether nothing of imm's was ever made on this host: there is nothing to look up."""
-    return begun.host is None and not begun.listed and begun.engine.volume(STATE_VOLUME) is None
+    engine = begun.engine
+    left = begun.host is not None or by_role(begun.listed) or instance.among(engine, begun.listed)
+    return not left and engine.volume(STATE_VOLUME) is None
 
 
 def find(engine: Engine) -> dict[str, Container]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,8 +71,12 @@ def is_one(engine: Engine, container: Container) -> bool:
 
 def all_of(engine: Engine, app: str = "") -> list[Container]:
     """The instances of an app, or of every app, running or not."""
-    found = engine.containers({label.ROLE: INSTANCE, label.APP: app})
-    return [each for each in found if is_one(engine, each)]
+    return among(engine, engine.containers({label.ROLE: INSTANCE, label.APP: app}))
+
+
+def among(engine: Engine, listed: Sequence[Container]) -> list[Container]:
+    """The instances of these containers."""
+    return [each for each in listed if each.labels.get(label.ROLE) == INSTANCE and is_one(engine, each)]
 
 
 def start(

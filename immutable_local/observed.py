@@ -164,11 +164,7 @@ def observe(engine: Engine, session: Session | None, app: str) -> Observed:
         origin=Origin(frozenset(origin["marks"]), origin["where"]) if origin else None,
         secrets={name: each["version"] for name, each in told["secrets"].items()},
         records=told["ledger"],
-        containers=[
-            each
-            for each in containers
-            if each.labels[label.ROLE] == instance.INSTANCE and instance.is_one(engine, each)
-        ],
+        containers=instance.among(engine, containers),
         sealed=sealed,
         unsealed=list(unsealed),
         nameless=nameless,

@@ -83,6 +83,16 @@ def test_what_is_named_like_ours_and_inherited_our_label_is_refused_and_untouche
     assert error["code"] == "name_taken" and name in error["message"]
 
 
+def test_what_inherited_our_label_makes_no_host_of_ours(bare: Apart, app: Project):
+    """Such as a release's image that somebody took along: where imm has never been, nothing is to be looked up."""
+    image = labelled(bare, "release")
+    bare.engine.start(bare.engine.create_container(image, ["sleep", "600"])["Id"])
+    with bare.nothing_left_over():
+        assert bare.imm(app, "prune").result["removed"] == []
+        assert bare.imm(app, "secret", "remove", "TOKEN", expect=1).error["code"] == "not_found"
+        assert bare.status(app)["live"] is None
+
+
 def labelled(bare: Apart, role: str) -> str:
     """An image of somebody's that has a label of imm's."""
     dockerfile = f"FROM {bare.base}\nLABEL imm.role={role}\n"
