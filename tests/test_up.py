@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import get_args
 
 from immutable_local.app import Service
 from immutable_local.engine import connect
-from immutable_local.events import STEPS
+from immutable_local.events import Step
 from immutable_local.instance import Instance
 from immutable_local.start import keep_running
 from tests.host import Host, Project
@@ -69,13 +70,13 @@ def test_json_tells_every_step_in_the_contracts_order_and_the_result_last(host: 
     steps = [each for each in told if each["event"] == "step"]
     assert told == [*steps, told[-1]] and told[-1]["event"] == "result"
     ended = [each["step"] for each in steps if each["state"] != "begun"]
-    assert ended == list(STEPS)
+    assert ended == list(get_args(Step))
     skipped = {each["step"] for each in steps if each["state"] == "skipped"}
     assert skipped == {"test", "hold", "stop_old", "snapshot", "release_command", "watch"}
     begun = [each["step"] for each in steps if each["state"] == "begun"]
     sealed = [each["release"] for each in steps if each["step"] == "seal"]
     assert sealed == [None, 1]
-    assert begun == [step for step in STEPS if step not in skipped]
+    assert begun == [step for step in get_args(Step) if step not in skipped]
     assert all(each["seconds"] >= 0 for each in steps if each["state"] == "done")
     assert {each["app"] for each in steps} == {app.name}
     numbered = {each["step"]: each["release"] for each in steps if each["state"] != "begun"}
