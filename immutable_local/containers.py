@@ -55,15 +55,24 @@ def create_proxy(
         _folder("data/tmp", PROXY_UID),
     ]
     engine.put(container, "/imm/proxy", folders)
-    for path, content in proxy.seeds().items():
-        if engine.read(container, f"/imm/proxy/data/{path}") is None:
-            folder = [_folder(f"data/{path.rpartition('/')[0]}", SIDECAR_UID)] if "/" in path else []
-            engine.put(container, "/imm/proxy", [*folder, _file(f"data/{path}", content.encode())])
+    seed(engine, proxy, container)
     for each in engine.networks():
         if each.labels.get(label.ROLE) == "network" and label.APP in each.labels and each.subnet:
             taken = current.addresses.get(each.name) if current is not None else None
             engine.join(each.name, container, network.proxy_address(each.subnet, taken))
     return container
+
+
+def seed(engine: Engine, proxy: Proxy, container: str) -> None:
+    """Let a proxy that doesn't run find what it needs to start. Its routes are loaded once it runs."""
+
+    def read(path: str) -> str | None:
+        found = engine.read(container, f"/imm/proxy/data/{path}")
+        return None if found is None else found.decode(errors="replace")
+
+    for path, content in proxy.seeds(read).items():
+        folder = [_folder(f"data/{path.rpartition('/')[0]}", SIDECAR_UID)] if "/" in path else []
+        engine.put(container, "/imm/proxy", [*folder, _file(f"data/{path}", content.encode())])
 
 
 def start_proxy(start: Callable[[str], Any], container: str, wanted: Asked) -> None:
@@ -72,14 +81,18 @@ def start_proxy(start: Callable[[str], Any], container: str, wanted: Asked) -> N
     except EngineRefused as refused:
         if refused.code == "disk_full":
             raise
-        # Whatever refuses a port names it.
-        if not re.search(rf"\b{wanted.http_port}\b", refused.explanation):
+        # Whatever refuses a port names it with its address. The firewall's rules have it, too, but apart.
+        where = f"{wanted.bind}:{wanted.http_port}"
+        if not re.search(rf"\b{re.escape(where)}\b", refused.explanation):
             raise _not_started("proxy", refused) from refused
+        hint = "free that port, or choose another: imm proxy up --http-port 8081"
+        if "cannot assign requested address" in refused.explanation:
+            hint = "choose an address that this host has: imm proxy up --bind 127.0.0.1, for one"
         raise ProxyError(
-            f"the proxy cannot listen on {wanted.bind}:{wanted.http_port} of the engine's host",
+            f"the proxy cannot listen on {where} of the engine's host",
             code="port_taken",
             details=[refused.explanation],
-            hint="free that port, or choose another: imm proxy up --http-port 8081",
+            hint=hint,
         ) from refused
 
 

@@ -6,7 +6,7 @@ import ipaddress
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from immutable_local.containers import (
     create_proxy,
     refuse_strangers,
     remove_ours,
+    seed,
     start_proxy,
     start_sidecar,
 )
@@ -99,7 +100,12 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
         with _undoing(report) as undo:
             found = _settled(engine, find(engine))
             served = runs(found.get("proxy"))
-            _make(engine, replace(_asked(engine, found), **(change or {})), found, held, undo, report)
+            try:
+                _make(engine, _asked(engine, found, change or {}), found, held, undo, report)
+            except ImmError as failed:
+                if "proxy" in found and not served:
+                    failed.still = DARK
+                raise
             host = _ready(engine)
             undo.by(host.close)
             with lock.host(host.session, "proxy up"):
@@ -187,18 +193,27 @@ def proxy_images(asked: Asked) -> Sequence[str]:
     return choose(asked.kind).images
 
 
-def take_down(engine: Engine) -> list[str]:
-    """Remove the proxy, its sidecar and its network; the volumes stay. Returns what was removed."""
+def take_down(engine: Engine, report: Callable[[str], Any]) -> list[str]:
+    """Remove the proxy, its sidecar and its network; the volumes stay. Returns what was removed.
+
+    `report` is told why the network stays.
+    """
     removed = []
     for role in ("sidecar", "next", "proxy"):
         found = find(engine).get(role)
         if found is not None:
-            engine.stop(found.id, 5)
+            try:
+                engine.stop(found.id, 5)
+            except EngineRefused as refused:
+                # Somebody else removes it, too.
+                if refused.status != 404:
+                    raise
             engine.remove(found.id)
             removed.append(found.name)
-    if any(each.name == network.PROXY_NETWORK and label.ROLE in each.labels for each in engine.networks()):
-        engine.remove_network(network.PROXY_NETWORK)
-        removed.append(network.PROXY_NETWORK)
+    for each in engine.networks():
+        mine = each.name == network.PROXY_NETWORK and label.ROLE in each.labels
+        if mine and network.remove(engine, each, report):
+            removed.append(each.name)
     return removed
 
 
@@ -279,6 +294,9 @@ def _settled(engine: Engine, found: dict[str, Container]) -> dict[str, Container
         return found
     if before is not None and (before.running or not after.running):
         engine.remove(after.id)
+        if before.running and after.running:
+            # Both start with an engine that is restarted, and the second one took the first one's sockets.
+            engine.restart(before.id)
     else:
         if before is not None:
             engine.remove(before.id)
@@ -289,8 +307,13 @@ def _settled(engine: Engine, found: dict[str, Container]) -> dict[str, Container
     return find(engine)
 
 
-def _asked(engine: Engine, found: Mapping[str, Container]) -> Asked:
-    """How the proxy was asked to run, as its label says, or its sidecar's, or what is left on the volume."""
+def _asked(engine: Engine, found: Mapping[str, Container], change: Mapping[str, Any]) -> Asked:
+    """How the proxy is asked to run: as its label says, or its sidecar's, or what is left on the volume; but
+    for the change."""
+    return replace(_asked_before(engine, found, change), **change)
+
+
+def _asked_before(engine: Engine, found: Mapping[str, Container], change: Mapping[str, Any]) -> Asked:
     for role in ("proxy", "sidecar"):
         if role in found and label.CONFIGURATION in found[role].labels:
             return asked_of(found[role])
@@ -299,8 +322,21 @@ def _asked(engine: Engine, found: Mapping[str, Container]) -> Asked:
         mounts = [volume_mount(PROXY_VOLUME, "/imm/proxy", read_only=True)]
         told = engine.run_once(image, ["cat", "/imm/proxy/data/host.json"], mounts=mounts)
         if told.strip():
-            return Asked(**json.loads(told))
+            return _told(told, change)
     return Asked()
+
+
+def _told(told: bytes, change: Mapping[str, Any]) -> Asked:
+    try:
+        return Asked(**json.loads(told))
+    except (ValueError, TypeError) as broken:
+        if {"kind", "bind", "http_port"} <= change.keys():
+            return Asked()
+        raise ImmError(
+            f"host.json in the volume {PROXY_VOLUME}, how this host's proxy is to run, is broken: {broken}",
+            code="broken_state",
+            hint="say it anew: imm proxy up --kind nginx --bind 127.0.0.1 --http-port 8080",
+        ) from broken
 
 
 def _make(
@@ -342,18 +378,19 @@ def _make(
         or (current.running and network.PROXY_NETWORK not in current.addresses)
         or _lost_a_network(engine, current)
     ):
-        if current is not None and current.running and runs(found.get("sidecar")):
-            _write_beforehand(engine, proxy, current, found["sidecar"])
-        container = create_proxy(engine, proxy, image, wanted, current, undo)
-        if current is None:
-            start_proxy(engine.start, container, wanted)
-        else:
-            _change_over(engine, python, container, wanted, current, held, undo, report)
+        with _written_beforehand(engine, proxy, current, found.get("sidecar")) as write:
+            container = create_proxy(engine, proxy, image, wanted, current, undo)
+            if current is None:
+                start_proxy(engine.start, container, wanted)
+            else:
+                _change_over(engine, python, container, wanted, current, held, undo, report, write)
         # An old one belongs to a network namespace that is gone.
         remove_ours(engine, SIDECAR)
         undo.by(engine.remove, SIDECAR)
         start_sidecar(engine, python, wanted, container)
     else:
+        if not current.running:
+            seed(engine, proxy, current.id)
         # Restarted, as the engine may be waiting to start one that crashed again and again.
         start_proxy(engine.start if current.running else engine.restart, PROXY, wanted)
         # Made anew: an old one may belong to a network namespace that is gone.
@@ -394,12 +431,26 @@ def _lost(engine: Engine, volume: str) -> str:
     )
 
 
-def _write_beforehand(engine: Engine, proxy: Proxy, current: Container, sidecar: Container) -> None:
-    """Let the new proxy find its whole configuration when it starts: the port is unattended until then."""
+@contextmanager
+def _written_beforehand(
+    engine: Engine, proxy: Proxy, current: Container | None, sidecar: Container | None
+) -> Iterator[Callable[[], None]]:
+    """Let the new proxy find its whole configuration when it starts: the port is unattended until then.
+
+    To be called for what goes live meanwhile. Without a sidecar beside a proxy that runs nobody can write.
+    """
+    if current is None or sidecar is None or not (current.running and sidecar.running):
+        yield lambda: None
+        return
     host = host_of(engine, current, sidecar)
     try:
         with lock.host(host.session, "proxy up"):
-            proxy.write(host.session, host.structures())
+
+            def write() -> None:
+                proxy.write(host.session, host.structures())
+
+            write()
+            yield write
     finally:
         host.close()
 
@@ -413,6 +464,7 @@ def _change_over(
     held: ExitStack,
     undo: Undo,
     report: Callable[[str], Any],
+    write: Callable[[], None],
 ) -> None:
     """Stop one proxy and start the other, which is there whole.
 
@@ -428,6 +480,9 @@ def _change_over(
 
     # The engine goes on stopping what it was asked to stop: only what has stopped can be started again.
     unbroken(stop)
+    with suppress(ImmError):
+        # What was written is of before the stop, which took up to LEAVING_SECONDS.
+        write()
     start_proxy(engine.start, container, wanted)
     report(f"nobody listened for {time.monotonic() - began:.1f} s, while one proxy made room for the other")
 

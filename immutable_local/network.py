@@ -7,7 +7,8 @@ upper half, else it would hand a free slot's address to anybody.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from immutable_local import labels as label
 from immutable_local.engine import Engine, Network
@@ -102,6 +103,19 @@ def ensure_network(
             continue
         return str(subnet), True
     raise AssertionError("the last attempt either returns or raises")
+
+
+def remove(engine: Engine, found: Network, report: Callable[[str], Any]) -> bool:
+    """Whether it went; `report` is told who keeps it: somebody may have put a container of theirs into it."""
+    try:
+        engine.remove_network(found.id)
+    except EngineRefused as refused:
+        theirs = engine.members(found.id) if refused.status == 403 else {}
+        if not theirs:
+            raise
+        report(f"the network {found.name} stays: {', '.join(theirs)} is in it")
+        return False
+    return True
 
 
 def proxy_address(subnet: str, taken: str | None = None) -> str:

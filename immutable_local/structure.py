@@ -8,7 +8,7 @@ from immutable_local import labels as label
 from immutable_local import lock, network, volume
 from immutable_local.app import App
 from immutable_local.deployment import Deployment
-from immutable_local.errors import ConfigError, EngineRefused, UsageError
+from immutable_local.errors import ConfigError, UsageError
 from immutable_local.host import Host, find
 from immutable_local.live import Live
 from immutable_local.plan import Plan
@@ -175,11 +175,4 @@ def remove_network(at: Deployment) -> None:
     for each in find(at.engine).values():
         if name in each.addresses:
             at.engine.leave(name, each.id)
-    try:
-        at.engine.remove_network(found.id)
-    except EngineRefused as refused:
-        # Somebody else put a container of theirs into it.
-        theirs = at.engine.members(name) if refused.status == 403 else {}
-        if not theirs:
-            raise
-        at.tell.warn(f"the network {name} stays: {', '.join(theirs)} is in it")
+    network.remove(at.engine, found, at.tell.warn)

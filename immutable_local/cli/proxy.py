@@ -83,16 +83,18 @@ def proxy_down(
     from immutable_local.unbroken import unbroken
 
     engine = the_engine()
-    apps = of_proxy(engine).get("apps") or []
-    if apps and not force:
+    # Whoever says so isn't asked: what is broken may be what tells which apps are live.
+    apps = [] if force else of_proxy(engine).get("apps") or []
+    if apps:
         raise UsageError(
             f"live behind the proxy: {', '.join(apps)}; nothing was touched",
             code="apps_live",
             hint="take them off first with imm down, or imm proxy down --force: then nobody reaches them",
         )
-    with interruptible(new_teller()):
+    tell = new_teller()
+    with interruptible(tell):
         try:
-            removed = unbroken(making.take_down, engine)
+            removed = unbroken(making.take_down, engine, tell.warn)
         except KeyboardInterrupt as late:
             raise ImmError(
                 "interrupted when the proxy was already being removed, which was then done",

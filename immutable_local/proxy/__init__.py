@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,8 +60,11 @@ class Proxy(Protocol):
         """How its container is created: command, user, environment, temporary file systems."""
         ...
 
-    def seeds(self) -> Mapping[str, str]:
-        """The files that must be there before it first starts, by their path in the proxy's volume."""
+    def seeds(self, read: Callable[[str], str | None]) -> Mapping[str, str]:
+        """The files to write before it starts, by their path in the proxy's volume, which `read` reads.
+
+        What is there and whole stays: it has the routes that were there last.
+        """
         ...
 
     def write(self, session: Session, structures: Sequence[Structure]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -274,11 +274,10 @@ class Nginx:
         """The whole of nginx.conf for these apps."""
         body = "".join(_http(structures))
         head = HEAD.format(proxy=PROXY, keepalive_min=KEEPALIVE_MIN_SECONDS, connect=CONNECT_MS)
-        generation = hashlib.sha256(f"{head}{CONTROL}{body}".encode()).hexdigest()[:16]
-        return head + CONTROL.format(proxy=PROXY, generation=generation, passage=PASSAGE) + body + "}\n"
+        return head + _control(_generation(head, body)) + body + "}\n"
 
-    def seeds(self) -> Mapping[str, str]:
-        return {"nginx.conf": self.configuration([])}
+    def seeds(self, read: Callable[[str], str | None]) -> Mapping[str, str]:
+        return {} if generation_of(read("nginx.conf") or "") else {"nginx.conf": self.configuration([])}
 
     def write(self, session: Session, structures: Sequence[Structure]) -> None:
         session.ask("proxy_write", name="nginx.conf", content=self.configuration(structures))
@@ -287,7 +286,7 @@ class Nginx:
         text = self.configuration(structures)
         written = session.ask("proxy_read", name="nginx.conf")
         if written != text:
-            if written:
+            if generation_of(written or ""):
                 # A command was interrupted at a reload, which may still be on its way: it would read the file
                 # as it is now, and come into force after workers of before were taken for those asked for.
                 with suppress(ProxyError):
@@ -308,7 +307,7 @@ class Nginx:
 
     def _follow(self, engine: Engine, session: Session, text: str, settle: bool) -> None:
         """Let nginx follow its file, which holds `text`, unless it does. Raises ProxyError when it fails."""
-        [generation] = GENERATION.findall(text)
+        generation = generation_of(text)
         if session.ask("loaded", sock="control.sock", generation=generation, seconds=0.0)["loaded"]:
             # The command before this one may have loaded it a moment ago.
             if settle and session.ask("proxy_age", name="nginx.conf") < LEAVING_SECONDS:
@@ -375,6 +374,22 @@ class Nginx:
             leaving = set() if gone else engine.processes(self.runs_in, LEAVING)
             old = engine.processes(self.runs_in, WORKER).intersection(old) - leaving
             time.sleep(0.05 if old else 0.0)
+
+
+def generation_of(text: str) -> str:
+    """The name of a configuration, which says what it holds; empty where it isn't what was written."""
+    name = "".join(GENERATION.findall(text))
+    head, control, rest = text.partition(_control(name))
+    whole = control and rest.endswith("}\n") and name == _generation(head, rest.removesuffix("}\n"))
+    return name if whole else ""
+
+
+def _generation(head: str, body: str) -> str:
+    return hashlib.sha256(f"{head}{CONTROL}{body}".encode()).hexdigest()[:16]
+
+
+def _control(generation: str) -> str:
+    return CONTROL.format(proxy=PROXY, generation=generation, passage=PASSAGE)
 
 
 def _http(structures: Sequence[Structure]) -> Iterator[str]:

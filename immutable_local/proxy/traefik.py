@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from immutable_local import lock
@@ -121,7 +121,7 @@ class Traefik:
             "tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},
         }
 
-    def seeds(self) -> Mapping[str, str]:
+    def seeds(self, read: Callable[[str], str | None]) -> Mapping[str, str]:
         return {f"{FOLDER}/imm.yml": _yaml(BASE)}
 
     def write(self, session: Session, structures: Sequence[Structure]) -> None:

@@ -259,6 +259,10 @@ class SecondEngine:
         gateway = str(self._peer)
         _run("ip", "-n", self.name, "route", verb, subnet, "via", gateway)
 
+    def firewall(self, *words: str) -> None:
+        """Change the rules of the engine's machine."""
+        _run("nsenter", f"--net={NAMESPACES / self.name}", "iptables", *words)
+
     def _make_namespace(self) -> None:
         self.folder.mkdir(mode=0o700)
         link = choose_subnet(LINK_POOL, host_routes(Path("/proc/net/route").read_text()))

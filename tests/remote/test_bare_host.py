@@ -12,12 +12,19 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 pytest.register_assert_rewrite("tests.remote.faults")
 
+from immutable_local import labels as label  # noqa: E402
+from immutable_local.containers import create_proxy  # noqa: E402
+from immutable_local.engine import connect  # noqa: E402
+from immutable_local.host import asked_of  # noqa: E402
+from immutable_local.proxy import choose  # noqa: E402
+from immutable_local.undo import Undo  # noqa: E402
 from immutable_local.wait import until  # noqa: E402
 from tests.host import Project  # noqa: E402
 from tests.remote.conftest import PORT, Apart  # noqa: E402
@@ -98,6 +105,31 @@ def labelled(bare: Apart, role: str) -> str:
     dockerfile = f"FROM {bare.base}\nLABEL imm.role={role}\n"
     list(bare.engine.build(fileobj=io.BytesIO(dockerfile.encode()), tag=f"somebodys-{role}", rm=True))
     return f"somebodys-{role}"
+
+
+def test_an_address_that_the_host_has_not_is_told_as_that(bare: Apart, app: Project):
+    """No other port would help; what the hint says does."""
+    with bare.nothing_left_over():
+        error = bare.imm(app, "proxy", "up", "--bind", "203.0.113.7", expect=1).error
+    assert "cannot listen on 203.0.113.7:8080" in error["message"] and "--http-port" not in error["hint"]
+    [command] = re.findall(r"imm (proxy up --bind [0-9.]+)", error["hint"])
+    bare.imm(app, *command.split())
+    assert bare.up(app).result["outcome"] == "live"
+
+
+def test_a_firewall_that_lost_dockers_rules_is_no_matter_of_ports(bare: Apart, app: Project):
+    """Its refusal names the port that the container listens on, too. And nobody reaches what is live."""
+    bare.up(app)
+    bare.engine.stop("imm-proxy")
+    bare.second.firewall("-t", "nat", "-E", "DOCKER", "AWAY")
+    try:
+        error = bare.imm(app, "proxy", "up", expect=1).error
+    finally:
+        bare.second.firewall("-t", "nat", "-E", "AWAY", "DOCKER")
+    assert error["code"] == "proxy_failed" and "8080" in error["details"][0]
+    assert "may not run" in error["still"]
+    bare.imm(app, "proxy", "up")
+    assert bare.get("/version") == "1"
 
 
 @pytest.mark.parametrize("kind", ["imm-proxy", "imm-sidecar", "imm-0-proxy", "imm-state"])
@@ -223,6 +255,24 @@ def test_a_proxy_that_can_neither_move_nor_go_back_is_not_told_as_still_live(bar
     assert bare.get("/version") == "1"
 
 
+def test_of_two_proxies_that_an_engine_started_one_goes_on_and_follows(bare: Apart, app: Project):
+    """A switch to another port was killed, and then the host restarted: both run, on one volume."""
+    bare.up(app)
+    both = connect()
+    before = both.containers({label.ROLE: "proxy"})[0]
+    asked = replace(asked_of(before), http_port=8081)
+    with Undo(str) as undo:
+        after = create_proxy(both, choose("nginx"), before.image, asked, before, undo)
+        undo.keep()
+    both.start(after)
+    sockets = "/imm/proxy/data/run/control.sock"
+    until(lambda: bare.execute("imm-proxy-next", "test", "-S", sockets)[0] == 0, RETURN_SECONDS, pause=0.05)
+    bare.imm(app, "proxy", "up")
+    assert bare.up(app.version("2", domains=["new.localhost"])).result["outcome"] == "live"
+    assert bare.get("/version", domain="new.localhost") == "2"
+    assert _names(bare) == {"imm-proxy", "imm-sidecar", f"{app.name}-web-2-blue-1"}
+
+
 def test_a_proxy_whose_network_was_pruned_while_it_was_stopped_is_made_anew(bare: Apart, app: Project):
     """A container means its networks by their ids: one of the same name isn't the one that it would join."""
     bare.up(app)
@@ -244,6 +294,29 @@ def test_proxy_down_that_is_interrupted_is_not_left_half_done(bare: Apart, app: 
     assert _names(bare) == {f"{app.name}-web-1-green-1"}
     assert bare.up(app).result["outcome"] == "unchanged"
     assert bare.get("/version") == "1"
+
+
+def test_proxy_down_leaves_the_network_when_a_stranger_is_in_it(bare: Apart, app: Project):
+    """The proxy is gone all the same, and comes back into it."""
+    bare.imm(app, "proxy", "up")
+    theirs = bare.engine.create_container(bare.base, ["sleep", "600"], stop_signal="SIGKILL")["Id"]
+    bare.engine.connect_container_to_network(theirs, "imm-0-proxy")
+    bare.engine.start(theirs)
+    said = bare.imm(app, "proxy", "down")
+    assert said.result["removed"] == ["imm-sidecar", "imm-proxy"]
+    assert "the network imm-0-proxy stays" in said.stderr
+    assert bare.inspect(theirs)["State"]["Running"]
+    assert bare.up(app).result["outcome"] == "live"
+
+
+def test_two_who_take_the_proxy_down_at_once_are_both_right(bare: Apart, app: Project):
+    """What the one removes is no fault to the other."""
+    bare.imm(app, "proxy", "up")
+    with ThreadPoolExecutor() as threads:
+        both = [threads.submit(bare.imm, app, "proxy", "down", "--force") for _ in range(4)]
+        removed = [name for each in both for name in each.result().result["removed"]]
+    assert set(removed) == {"imm-sidecar", "imm-proxy", "imm-0-proxy"}
+    assert _names(bare) == set()
 
 
 def test_proxy_down_is_refused_while_an_app_is_live(bare: Apart, app: Project):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from immutable_local.wait import until
 from tests.host import Host, Project
 from tests.remote.conftest import Apart
 
@@ -96,4 +97,41 @@ def test_routes_that_nobody_can_read_keep_no_proxy_from_coming_back(bare: Apart,
     assert bare.get("/version") == "1"
     follow(bare, error)
     assert bare.up(app).result["outcome"] == "live"
+    assert bare.get("/version") == "1"
+
+
+@pytest.mark.parametrize("how", ["runs on", "was restarted", "was taken down"])
+def test_a_broken_configuration_of_the_proxys_is_made_again(bare: Apart, app: Project, how: str):
+    """From what is known of the apps: whether the proxy has met it already or not."""
+    bare.up(app)
+    spoil(bare, "/imm/proxy/data/nginx.conf")
+    if how == "was restarted":
+        bare.engine.restart("imm-proxy", timeout=1)
+        assert until(lambda: bare.inspect("imm-proxy")["RestartCount"], 30.0, pause=0.05)
+    if how == "was taken down":
+        bare.imm(app, "proxy", "down", "--force")
+        bare.imm(app, "proxy", "up")
+        assert bare.get("/version") == "1"
+    assert bare.up(app.version("2", domains=["new.localhost"])).result["outcome"] == "live"
+    assert bare.get("/version", domain="new.localhost") == "2"
+
+
+def test_a_proxy_is_taken_down_by_force_whatever_is_broken(bare: Apart, app: Project):
+    """Who could tell which apps are live isn't asked."""
+    bare.up(app)
+    spoil(bare, f"/imm/proxy/data/apps/{app.name}/live/release.json*")
+    refused(bare, app, "proxy", "down")
+    assert "imm-proxy" in bare.imm(app, "proxy", "down", "--force").result["removed"]
+
+
+def test_how_the_proxy_is_to_run_can_be_said_anew(bare: Apart, app: Project):
+    """It isn't guessed: nobody would look for the apps where it would listen."""
+    bare.up(app)
+    spoil(bare, "/imm/proxy/data/host.json")
+    bare.imm(app, "proxy", "down", "--force")
+    with bare.nothing_left_over():
+        error = refused(bare, app, "up")
+    [command] = re.findall(r"imm (proxy up --.*)$", error["hint"])
+    bare.imm(app, *shlex.split(command))
+    assert bare.up(app).result["outcome"] == "unchanged"
     assert bare.get("/version") == "1"

@@ -22,7 +22,7 @@ def proxy_rename(old: str, new: str) -> None:
 
 def proxy_read(name: str) -> str | None:
     try:
-        return (PROXY / named(name)).read_text()
+        return (PROXY / named(name)).read_text(errors="replace")
     except FileNotFoundError:
         return None
 
@@ -39,7 +39,7 @@ def proxy_sync(folder: str, files: dict[str, str]) -> None:
     home.mkdir(exist_ok=True)
     for name, content in files.items():
         try:
-            same = (home / named(name)).read_text() == content
+            same = (home / named(name)).read_text(errors="replace") == content
         except FileNotFoundError:
             same = False
         if not same:
