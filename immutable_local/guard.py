@@ -32,7 +32,8 @@ def guard(*over: str, report: Callable[[str], Any]) -> Iterator[None]:
     The guard has a session of its own: what a terminal or a shell does to the command doesn't reach it. When
     none can be started, `report` is told.
     """
-    recover = [sys.executable, "-c", RECOVER, json.dumps([str(each) for each in sys.path]), *over]
+    # Else Python looks for modules in the folder that the command was given in first, which may be anybody's.
+    recover = [sys.executable, "-P", "-c", RECOVER, json.dumps([str(each) for each in sys.path]), *over]
     try:
         shell = subprocess.Popen(
             ["/bin/sh", "-c", WAIT, "imm-guard", *recover],

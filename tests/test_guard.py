@@ -35,7 +35,7 @@ WATCH = "60s"
 GUARDED = """\
 import os, signal, sys, time
 from immutable_local import guard
-guard.RECOVER = "import sys; open(sys.argv[2], 'w').write('needed')"
+guard.RECOVER = "import json, sys; open(sys.argv[2], 'w').write('needed')"
 def killed(): os.kill(os.getpid(), signal.SIGKILL)
 def interrupted(): os.kill(os.getpid(), signal.SIGINT)
 def frozen(): os.kill(os.getpid(), signal.SIGSTOP)
@@ -52,7 +52,9 @@ class Guarded:
     def __init__(self, folder: Path, way: str) -> None:
         self.note = folder / "needed"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", GUARDED, str(self.note), way],
+            [sys.executable, "-P", "-c", GUARDED, str(self.note), way],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             stderr=subprocess.DEVNULL,
             process_group=0,
         )
@@ -81,6 +83,14 @@ class TestTheProcess:
         killed = Guarded(tmp_path, "killed")
         assert killed.process.wait(PATIENCE_SECONDS) == -Signals.SIGKILL
         assert until(killed.note.exists, PATIENCE_SECONDS, pause=0.02)
+
+    def test_it_imports_nothing_of_the_folder_that_the_command_was_given_in(self, tmp_path: Path):
+        """It may be a stranger's repository, or just have a `json.py`."""
+        (tmp_path / "json.py").write_text("open('imported', 'w')")
+        killed = Guarded(tmp_path, "killed")
+        killed.process.wait(PATIENCE_SECONDS)
+        assert until(killed.note.exists, PATIENCE_SECONDS, pause=0.02)
+        assert not (tmp_path / "imported").exists()
 
     @pytest.mark.parametrize("way", ["ending", "failing", "interrupted"])
     def test_a_command_that_ends_by_itself_takes_it_along(self, tmp_path: Path, way: str):
