@@ -117,7 +117,7 @@ def revert(begun: Begun, app: str, number: int | None, options: Options, keep: i
         image.require(at.engine, release, [release.app.service(each.service) for each in plan.moving], tell)
         was = next(
             (
-                (r["git"], bool(r.get("dirty")))
+                (r["git"], r.get("dirty"))
                 for r in reversed(at.found.records)
                 if r["release"] == release.number and r.get("git")
             ),
