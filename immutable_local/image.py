@@ -298,7 +298,7 @@ def _build_by_cli(engine: Engine, program: str, app: App, folder: Path, tell: Te
             "DOCKER_BUILDKIT": "1",
             "BUILDKIT_PROGRESS": "plain",
             "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
-            # Else it asks git, which heeds many names, for what only an attestation would say.
+            # Else it asks git, which runs what a repository configures, for what only an attestation says.
             "BUILDX_GIT_INFO": "0",
             "BUILDX_BUILDER": "default",
         }
