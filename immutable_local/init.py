@@ -169,7 +169,7 @@ def _volumes(stage: list[Instruction]) -> Iterator[tuple[str, str]]:
         path for each in stage if each.word == "VOLUME" for path in dockerfile.words(each.rest)
     )
     for path in filter(str.isprintable, paths):
-        base = name_from(Path(path).name, 40) or "data"
+        base = name_from(Path(path).name, 40, "data") or "data"
         name = next(name for n in count(1) if (name := base if n == 1 else f"{base}-{n}") not in taken)
         try:
             mount = MOUNT.read(f"{name}:{path}")

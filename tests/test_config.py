@@ -269,6 +269,7 @@ def test_all_that_is_wrong_must_be_told_in_the_order_of_lines(app: Reader, tmp_p
         ("drain = 30", 'write "30s"'),
         ('drain = "30"', 'write "30s"'),
         ('memory = "512"', 'write "512m"'),
+        ('domains = "a.example, b.example"', 'write ["a.example", "b.example"]'),
     ],
 )
 def test_what_is_proposed_must_be_accepted(web: Callable[[str], Service], line: str, hint: str) -> None:
@@ -279,6 +280,38 @@ def test_what_is_proposed_must_be_accepted(web: Callable[[str], Service], line: 
 
 
 @pytest.mark.parametrize(
+    ("domain", "hint"),
+    [
+        ("MÜNCHEN.de", 'write "xn--mnchen-3ya.de"'),
+        ("http://münchen.de/", "write the host name alone, in its ASCII form"),
+        ("münchen.de:80", "write the host name alone, in its ASCII form"),
+        ("日本 語.jp", "write the host name alone, in its ASCII form"),
+        ("a_b.example", "write the host name alone, of letters, digits, '-' and single dots"),
+        ("shop.example.", "write the host name alone, of letters, digits, '-' and single dots"),
+    ],
+)
+def test_no_form_of_a_host_name_is_proposed_that_would_be_refused(
+    web: Callable[[str], Service], domain: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        web(f'domains = ["{domain}"]')
+    assert refused.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize("line", ['environment.LOG.LEVEL = "x"', 'environment = { LOG.LEVEL = "x" }'])
+def test_a_name_with_a_dot_is_to_be_written_in_quotes(web: Callable[[str], Service], line: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        web(line)
+    assert refused.value.hint == 'write a name with a dot in quotes: "LOG.LEVEL"'
+
+
+def test_a_service_is_proposed_a_service_name(app: Reader) -> None:
+    with pytest.raises(ConfigError) as refused:
+        app('name = "shop"\n[services.1]\nport = 8000\n')
+    assert refused.value.hint == 'for example "service-1"'
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "replicas = 0",
@@ -286,7 +319,14 @@ def test_what_is_proposed_must_be_accepted(web: Callable[[str], Service], line: 
         "drain = -5",
         "drain = nan",
         "drain = 1e300",
+        "drain = 500000",
         "memory = 1e9",
+        "memory = 6.5e6",
+        "memory = 512.0",
+        'memory = "6500000.5"',
+        "user = 1000.5",
+        "command = 8",
+        "domains = 8080",
         "cpus = 0",
         "path = 1",
         "user = 3000000000",

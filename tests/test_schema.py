@@ -177,6 +177,7 @@ BEYOND_A_SCHEMA = (
     "takes no traffic",
     "has a volume for one writer",
     "unknown volume",
+    "must be an image that has a name",
     "no service mounts it",
     "nothing is built",
 )

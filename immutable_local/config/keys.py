@@ -163,14 +163,16 @@ RELEASE = table(
 APP = table(
     {
         "name": Key(
-            values.name(40), "the app's name: a-z, 0-9, '-', 1 to 40, starts with a letter", required=True
+            values.name(40),
+            "the app's name: a-z, 0-9, '-', 1 to 40, starts with a letter",
+            required=True,
         ),
         "build": Key(BUILD, "how the image is built, for all services that name no image of their own"),
         "test": Key(
             ANYTHING, "a command that must pass in the sealed image before it may take traffic", later=True
         ),
         "services": Key(
-            tables(values.name(30), SERVICE, least=1),
+            tables(values.name(30, "service"), SERVICE, least=1),
             "the app's processes: [services.web] port = 8000",
             required=True,
         ),

@@ -20,18 +20,21 @@ U = TypeVar("U")
 Schema = Mapping[str, Any]
 
 LONGEST_TEXT = 4096
+# A number that is larger was in another unit.
+MOST_OF_A_UNIT = 100_000
 
 
 @dataclass(frozen=True)
 class Kind(Generic[T]):
     """`read` turns what tomllib gave into a checked value, or raises `Wrong`.
 
-    `unit`: what a number in this place most likely is in.
+    `unit`: what a number in this place most likely is in; "" where it has no unit, and None where it means
+    nothing.
     """
 
     read: Callable[[object], T]
     schema: Schema
-    unit: str = ""
+    unit: str | None = None
 
     def then(self, step: Callable[[T], U]) -> Kind[U]:
         """The same kind to editors, with one more step of reading."""
@@ -193,12 +196,14 @@ def _written(kind: Kind[Any], value: object) -> str:
     return ""
 
 
-def _meanings(value: object, unit: str) -> list[object]:
+def _meanings(value: object, unit: str | None) -> list[object]:
     """What somebody may have meant: the same without quotes, in quotes, with a unit, or as an array."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 10**18:
-        return [str(value), f"{value}{unit}"]
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
+        return [f"{value}{unit}"] if unit == "" or (unit and value < MOST_OF_A_UNIT) else []
     if not isinstance(value, str) or len(value) > 80 or not value.isprintable():
         return []
     if re.fullmatch(r"(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?", value):
-        return [float(value) if "." in value else int(value), f"{value}{unit}", [value]]
-    return [value == "true" if value in ("true", "false") else [value]]
+        number = float(value) if "." in value else int(value)
+        return [number, f"{value}{unit if unit and number < MOST_OF_A_UNIT else ''}", [value]]
+    listed = [each.strip() for each in value.split(",")]
+    return [value == "true" if value in ("true", "false") else [value], listed]

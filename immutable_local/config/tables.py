@@ -130,7 +130,7 @@ def _entries(value: object) -> dict[str, str]:
             if not re.fullmatch(ENTRY_NAME, name) or not name.isprintable():
                 what = "a name must have no '=', no white space and only printable characters"
                 raise Wrong(Finding(what, "correct the name"))
-            entries[name] = _entry(each)
+            entries[name] = _entry(name, each)
             whole = f"{name}={entries[name]}"
             _handed_over(entries[name], whole, "what is larger belongs in the image, a volume or a secret")
     findings.settle()
@@ -145,7 +145,7 @@ def _handed_over(text: str, whole: str, instead: str) -> None:
         raise Wrong(Finding(f"must have {LONGEST_ENTRY} bytes at most", instead))
 
 
-def _entry(value: object) -> str:
+def _entry(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
@@ -156,7 +156,10 @@ def _entry(value: object) -> str:
         raise Wrong(Finding(what, 'write it in quotes, as in "3.10"'))
     if isinstance(value, str | int):
         return str(value)
-    raise mismatch("a string, a whole number, true or false", value, "write the value in quotes")
+    hint = "write the value in quotes"
+    if isinstance(value, dict) and value:
+        hint = f"write a name with a dot in quotes: {shown(f'{name}.{next(iter(value))}')}"
+    raise mismatch("a string, a whole number, true or false", value, hint)
 
 
 ENTRIES: Kind[dict[str, str]] = Kind(

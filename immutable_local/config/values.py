@@ -37,14 +37,17 @@ _REPOSITORY = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 _ACCOUNT = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 
 
-def name_from(told: str, most: int) -> str:
-    """The name closest to what somebody wrote; "" if nothing of it can be in a name."""
+def name_from(told: str, most: int, before: str = "app") -> str:
+    """The name closest to what somebody wrote; "" if nothing of it can be in a name.
+
+    `before` stands before what doesn't start with a letter.
+    """
     name = re.sub(r"[^a-z0-9]+", "-", told.lower()).strip("-")
-    name = name if name[:1].isalpha() or not name else f"app-{name}"
+    name = name if name[:1].isalpha() or not name else f"{before}-{name}"
     return name[:most].rstrip("-")
 
 
-def name(most: int) -> Kind[str]:
+def name(most: int, before: str = "app") -> Kind[str]:
     """A name of an app or a service, that is also good in host names and in names of containers."""
     form = text(
         f"a name of a-z, 0-9 and '-', 1 to {most} long, that starts with a letter and doesn't end with '-'",
@@ -55,7 +58,7 @@ def name(most: int) -> Kind[str]:
         try:
             return form.read(value)
         except Wrong as wrong:
-            better = name_from(value, most) if isinstance(value, str) else ""
+            better = name_from(value, most, before) if isinstance(value, str) else ""
             hint = f'for example "{better}"' if better else ""
             raise Wrong(*(replace(finding, hint=hint) for finding in wrong.findings)) from None
 
@@ -66,7 +69,7 @@ _host = text(
     "a host name like shop.example.com",
     _HOST,
     most=253,
-    hint="write the host name alone: no http://, no port, no path",
+    hint="write the host name alone, of letters, digits, '-' and single dots: no http://, no port, no path",
 )
 
 
@@ -75,9 +78,9 @@ def _domain(value: object) -> str:
         raise Wrong(Finding("a wildcard is not supported yet", "name each domain", code="not_supported"))
     if isinstance(value, str) and not value.isascii():
         try:
-            hint = f"write {shown(value.encode('idna').decode())}"
-        except UnicodeError:
-            hint = "write its ASCII form, which starts with xn--"
+            hint = f"write {shown(_host.read(value.encode('idna').decode()))}"
+        except (UnicodeError, Wrong):
+            hint = "write the host name alone, in its ASCII form, which starts with xn--"
         raise Wrong(Finding(f"must be a host name in ASCII, not {shown(value)}", hint))
     return _host.read(value).lower()
 
@@ -148,13 +151,24 @@ MOUNT = Kind(_mount, {"type": "string", "pattern": f"^{_VOLUME}:{_IN_CONTAINER}$
 
 FILE = text("a path inside the folder of imm.toml", rf"{_NO_CONTROL}+", most=1000)
 
+
+def _image(told: str) -> str:
+    """What has the form of a name, and is none to any engine."""
+    port = re.match(r"[^/]*:([0-9]+)/", told)
+    if told == "scratch" or re.fullmatch("[0-9a-f]{64}", told) or (port and int(port[1]) > 65535):
+        hint = "write NAME:TAG, or REGISTRY/NAME:TAG"
+        raise Wrong(Finding(f"must be an image that has a name, not {shown(told)}", hint))
+    return told
+
+
 IMAGE = text(
     "an image like postgres:16",
     # The grammar of github.com/distribution/reference.
     rf"({_HOST}(:[0-9]+)?/)?{_REPOSITORY}(/{_REPOSITORY})*"
     r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?",
     most=255,
-)
+    hint="write NAME:TAG, or REGISTRY/NAME:TAG, with the name in lower case",
+).then(_image)
 
 STAGE = text("a stage of the Dockerfile", r"[A-Za-z0-9][A-Za-z0-9_.-]*", most=128)
 
@@ -167,7 +181,8 @@ def _user(told: str) -> str:
     return told
 
 
-USER = text('a user like "1000:1000" or "app"', rf"{_ACCOUNT}(:{_ACCOUNT})?", most=65).then(_user)
+_account = text('a user like "1000:1000" or "app"', rf"{_ACCOUNT}(:{_ACCOUNT})?", most=65)
+USER = replace(_account.then(_user), unit="")
 
 
 def _capability(told: str) -> str:
