@@ -15,7 +15,7 @@ from immutable_local.guard import guard
 from immutable_local.host import Begun, Host, begin
 from immutable_local.making import ensure
 from immutable_local.observed import Observed, observe
-from immutable_local.recovery import AWAY, RETURN_SECONDS, once_back, swept
+from immutable_local.recovery import AWAY, RETURN_SECONDS, once_back, recover, swept
 from immutable_local.sweep import record_live, sweep
 from immutable_local.unbroken import unbroken
 from immutable_local.undo import Undo
@@ -54,7 +54,7 @@ class Deployment:
         """From here to its end requests depend on this command: should it be killed, it is swept at once."""
         if not self.guarded:
             self.guarded = True
-            unbroken(self.ending.enter_context, guard(self.app, report=self.tell.warn))
+            unbroken(self.ending.enter_context, guard(recover, self.app, report=self.tell.warn))
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ def deployment(
     with ExitStack() as ending:
         try:
             with tell.step("lock"):
+                if begun.host is None:
+                    # It is most of what this step takes, and nobody's lock.
+                    tell.note("getting this host's proxy ready", "waiting")
                 host = ensure(begun, tell.warn)
                 ending.callback(host.close)
                 lock.take(host.session, app, command, options.wait)

@@ -18,22 +18,24 @@ OVER = b"over\n"
 WAIT = 'read -r over || exec "$@"'
 # With the command's own path: however imm was found, it is found again.
 RECOVER = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1));"
-    " from immutable_local.recovery import main; main()"
+    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv.pop(1));"
+    " module, name = sys.argv.pop(1).split(':'); getattr(importlib.import_module(module), name)()"
 )
 # It ends when it is told to; nobody waits for a shell that somebody froze.
 ENDING_SECONDS = 2.0
 
 
 @contextmanager
-def guard(*over: str, report: Callable[[str], Any]) -> Iterator[None]:
-    """Should this process be killed meanwhile, `recovery` begins: of the app named `over`, else of the proxy.
+def guard(recovery: Callable[[], None], *words: str, report: Callable[[str], Any]) -> Iterator[None]:
+    """Should this process be killed meanwhile, `recovery` is done by a program with these words.
 
     The guard has a session of its own: what a terminal or a shell does to the command doesn't reach it. When
     none can be started, `report` is told.
     """
+    path = json.dumps([str(each) for each in sys.path])
+    program = f"{recovery.__module__}:{recovery.__name__}"
     # Else Python looks for modules in the folder that the command was given in first, which may be anybody's.
-    recover = [sys.executable, "-P", "-c", RECOVER, json.dumps([str(each) for each in sys.path]), *over]
+    recover = [sys.executable, "-P", "-c", RECOVER, path, program, *words]
     try:
         shell = subprocess.Popen(
             ["/bin/sh", "-c", WAIT, "imm-guard", *recover],

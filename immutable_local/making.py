@@ -470,8 +470,11 @@ def _change_over(
 
     Nobody listens meanwhile: from there on, until `held` ends, this command is guarded.
     """
+    # It makes the proxy, as this does.
+    from immutable_local.recovery import recover
+
     began = time.monotonic()
-    unbroken(held.enter_context, guard(report=report))
+    unbroken(held.enter_context, guard(recover, report=report))
 
     def stop() -> None:
         if current.state != "exited":

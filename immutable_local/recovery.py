@@ -64,11 +64,14 @@ def swept(begun: Begun, app: str, command: str, tell: Teller) -> Observed:
         host.close()
 
 
-def main() -> None:
-    """The guard's program: the command that it guarded was killed. Nobody is there to be told anything."""
+def recover() -> None:
+    """The guard's program: the command that it guarded was killed. Nobody is there to be told anything.
+
+    It is given the app that is to be swept; without one it is the proxy that was being changed.
+    """
     tell, over = Teller(lambda event: None), sys.argv[1:]
 
-    def recover() -> None:
+    def put_right() -> None:
         begun = begin(connect())
         if not {"proxy", "next"} & set(by_role(begun.listed)):
             # Somebody took it down meanwhile.
@@ -78,4 +81,4 @@ def main() -> None:
         else:
             ensure(begun, tell.warn).close()
 
-    once_back(recover)
+    once_back(put_right)

@@ -15,6 +15,7 @@ from signal import Signals
 import pytest
 
 from immutable_local.guard import guard
+from immutable_local.recovery import recover
 from immutable_local.wait import until
 from tests.host import HEALTHCHECK, Host, Project
 from tests.kills import (
@@ -32,16 +33,21 @@ PATIENCE_SECONDS = 20.0
 # Longer than a guard is at it on a busy machine.
 WATCH = "60s"
 # A command of which the guard writes down that it was needed, instead of putting anything right.
+NOTING = """\
+import sys
+def note(): open(sys.argv[1], "w").write("needed")
+"""
 GUARDED = """\
-import os, signal, sys, time
-from immutable_local import guard
-guard.RECOVER = "import json, sys; open(sys.argv[2], 'w').write('needed')"
+import os, signal, sys
+sys.path.append(os.path.dirname(sys.argv[1]) + "/programs")
+from noting import note
+from immutable_local.guard import guard
 def killed(): os.kill(os.getpid(), signal.SIGKILL)
 def interrupted(): os.kill(os.getpid(), signal.SIGINT)
 def frozen(): os.kill(os.getpid(), signal.SIGSTOP)
 def failing(): raise OSError("no")
 def ending(): pass
-with guard.guard(sys.argv[1], report=print):
+with guard(note, sys.argv[1], report=print):
     globals()[sys.argv[2]]()
 """
 
@@ -51,6 +57,8 @@ class Guarded:
 
     def __init__(self, folder: Path, way: str) -> None:
         self.note = folder / "needed"
+        (folder / "programs").mkdir()
+        (folder / "programs" / "noting.py").write_text(NOTING)
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", GUARDED, str(self.note), way],
             cwd=folder,
@@ -122,7 +130,7 @@ class TestTheProcess:
         """Here the kernel refuses it: its arguments are too long."""
         monkeypatch.setattr(sys, "path", ["x" * (1 << 20)])
         said: list[str] = []
-        with guard("shop", report=said.append):
+        with guard(recover, "shop", report=said.append):
             said.append("goes on")
         assert len(said) == 2 and "no guard could be started" in said[0]
 

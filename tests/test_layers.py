@@ -178,6 +178,15 @@ def test_arrows_point_downwards(module: str):
     assert ours(module) <= allowed
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_what_a_text_names_is_no_arrow_upwards_either(module: str):
+    """A program in a string imports what no import statement shows."""
+    names = re.compile(rf"\b{PACKAGE}\.([a-z_.]+)")
+    texts = [node.value for node in ast.walk(tree(module)) if isinstance(node, ast.Constant)]
+    named = {name for text in texts if isinstance(text, str) for name in names.findall(text)}
+    assert [name for name in named if name in MODULES and layer_of(name) > layer_of(module)] == []
+
+
 def test_nothing_imports_in_a_circle():
     order = graphlib.TopologicalSorter({each: ours(each, late=False) for each in MODULES})
     assert len(list(order.static_order())) == len(MODULES)
