@@ -115,14 +115,7 @@ def revert(begun: Begun, app: str, number: int | None, options: Options, keep: i
             return _unchanged(at, release.app)
         structure.check_claims(at.host, release.app, release.number)
         image.require(at.engine, release, [release.app.service(each.service) for each in plan.moving], tell)
-        was = next(
-            (
-                (r["git"], r.get("dirty"))
-                for r in reversed(at.found.records)
-                if r["release"] == release.number and r.get("git")
-            ),
-            None,
-        )
+        was = _commit_of(at.found, release.number)
         with Undo(tell.warn) as undo:
             return roll_out(at, release, plan, undo, keep, event="reverted", commit=was, project=None)
 
@@ -187,8 +180,10 @@ def down(begun: Begun, app: str, options: Options, tell: Teller) -> Result:
             secret.sweep(engine, app)
         session.ask("doing_clear", app=app)
         volumes = [each["Name"] for each in engine.volumes({label.APP: app, label.ROLE: "volume"})]
-        kept = f"kept: volumes {', '.join(volumes)}, and the history" if volumes else "kept: the history"
-        return Result("down", previous=live, seconds=tell.seconds, remarks=(kept, "imm up brings it back"))
+        named = {"volumes": volumes, "secrets": sorted(found.secrets)}
+        kept = "".join(f"{kind} {', '.join(names)}, " for kind, names in named.items() if names)
+        remarks = (f"kept: {kept}{'and ' if kept else ''}the history", "imm up brings it back")
+        return Result("down", previous=live, seconds=tell.seconds, remarks=remarks)
 
 
 def prune_releases(engine: Engine, app: str, keep: int, options: Options, tell: Teller) -> prune.Removed:
@@ -357,6 +352,12 @@ def _earlier(found: Observed, number: int | None) -> Release:
         )
         raise NotFound(gone, code="unknown_release", hint=hint)
     return release
+
+
+def _commit_of(found: Observed, release: int) -> tuple[str, bool | None] | None:
+    """The commit that the history has of a release."""
+    told = [each for each in found.records if each["release"] == release and each.get("git")]
+    return (told[-1]["git"], told[-1].get("dirty")) if told else None
 
 
 # After the flip

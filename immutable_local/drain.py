@@ -21,11 +21,12 @@ def wait_until_idle(
     services: Sequence[Service],
     tell: Teller,
     lasting: Callable[[], None] | None = None,
+    early: Mapping[str, str] | None = None,
 ) -> None:
     """Wait until the proxy has nothing in flight to these slots; each service's `drain` bounds it.
 
     Websockets and streams count as in flight: they get until the bound. `lasting` is called once, when it
-    isn't over at once.
+    isn't over at once. `early`: what is to be said of services that got less than their own `drain`.
     """
     began = time.monotonic()
     remaining = {each.name: each.drain for each in services if each.name in slots and each.takes_traffic}
@@ -38,8 +39,9 @@ def wait_until_idle(
         busy = host.proxy.busy(host.session, app, {name: slots[name] for name in remaining}, seconds)
         elapsed = time.monotonic() - began
         late = [name for name in busy if elapsed >= remaining[name]]
-        if late:
-            tell.note(f"{', '.join(late)}: still busy after {elapsed:.0f} s; what is left is cut", "warning")
+        for name in late:
+            why = (early or {}).get(name, "")
+            tell.warn(f"{name}: still busy after {elapsed:.0f} s; what is left is cut{why}")
         remaining = {
             name: seconds for name, seconds in remaining.items() if name in busy and name not in late
         }

@@ -71,14 +71,12 @@ def make_room(
 def _drain(at: Deployment, slots: Mapping[str, Slot], waiting: Sequence[Service]) -> None:
     """Requests wait already while others end: those get what the ones that wait can spare."""
     bounded = [replace(each, drain=drain_of(each)) for each in waiting]
-    drain.wait_until_idle(at.host, at.app, slots, bounded, at.tell)
-    shorter = {each.name: slots[each.name] for each in waiting if drain_of(each) < each.drain}
-    cut = at.host.proxy.busy(at.host.session, at.app, shorter, 0.0)
-    if cut:
-        at.tell.warn(
-            f"{', '.join(cut)}: cut before `drain` was over, at a third of `hold`, so that the requests that"
-            " wait meanwhile are answered in time; a longer `hold` gives both more"
-        )
+    why = (
+        " before `drain` is over, at a third of `hold`, so that the requests that wait meanwhile are answered"
+        " in time; a longer `hold` gives both more"
+    )
+    shorter = {each.name: why for each in waiting if drain_of(each) < each.drain}
+    drain.wait_until_idle(at.host, at.app, slots, bounded, at.tell, early=shorter)
 
 
 def drain_of(service: Service) -> float:

@@ -137,11 +137,22 @@ def test_values_that_somebody_left_with_the_host_go(host: Host, app: Project):
     assert values_left(host, another) == {others}
 
 
+def test_down_says_that_secrets_are_kept(host: Host):
+    """By their names, in the line that lists what is kept."""
+    app = host.project().version("1", secrets=["TOKEN", "ANOTHER"])
+    for name in ("TOKEN", "ANOTHER"):
+        host.imm(app, "secret", "set", name, told=VALUE)
+    host.up(app)
+    assert host.imm(app, "down").result["remarks"][0] == "kept: secrets ANOTHER, TOKEN, and the history"
+    assert {each["name"] for each in host.imm(app, "secret", "list").result} == {"TOKEN", "ANOTHER"}
+
+
 def test_a_removed_secret_is_missing_at_the_next_up(shared: Host, app: Project):
     """What runs keeps what it was given."""
     shared.imm(app, "secret", "set", "SHORT", told="x")
     shared.up(app.version("2", secrets=["TOKEN", "SHORT"]))
-    shared.imm(app, "secret", "remove", "SHORT")
+    said = shared.imm(app, "secret", "remove", "SHORT", text=True).stdout
+    assert said.startswith("SHORT is removed\nnext: web in imm.toml still names it: ")
     assert shared.up(app, expect=2).error["code"] == "secret_missing"
     assert shared.get("/read?/run/secrets/SHORT", app).endswith(" x")
     assert shared.imm(app, "secret", "remove", "SHORT", expect=1).error["code"] == "not_found"

@@ -113,8 +113,12 @@ def secret_remove(
         )
     if asked.json:
         print_json({"app": app.name, "secret": name, "removed": True})
-    else:
-        print(f"{name} is removed")
+        return
+    print(f"{name} is removed")
+    users = [service.name for service in app.services if name in service.secrets]
+    if users:
+        still = f"{', '.join(users)} in imm.toml still {'names' if len(users) == 1 else 'name'} it"
+        print(f"next: {still}: imm up, and imm revert to a release that does, are refused without a value")
 
 
 def _with_lock(begun: Begun, app: str, command: str, wait: float, act: Callable[[Any], bool]) -> bool:

@@ -37,8 +37,10 @@ RETURN_SECONDS = 60.0
 def test_the_first_up_starts_the_proxy_and_its_sidecar(bare: Apart, app: Project):
     """One of each; the proxy listens on the loopback alone, and no path of the host reaches either."""
     assert bare.imm(app, "proxy", "status").result["state"] == "absent"
-    live = bare.up(app).result
+    first = bare.up(app)
+    live = first.result
     assert (live["outcome"], live["release"]) == ("live", 1)
+    assert "  getting this host's proxy ready\n" in first.stderr
     assert bare.get("/version") == "1"
     assert _names(bare) == {"imm-proxy", "imm-sidecar", f"{app.name}-web-1-green-1"}
     proxy, sidecar = bare.inspect("imm-proxy"), bare.inspect("imm-sidecar")
