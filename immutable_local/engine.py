@@ -42,7 +42,7 @@ from immutable_local.errors import (
     shown,
 )
 from immutable_local.listed import Container, container_of
-from immutable_local.unbroken import begun
+from immutable_local.unbroken import future_of
 from immutable_local.wait import until
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
@@ -393,7 +393,7 @@ class Engine:
         """
         with asking_docker_to(f"run {command[0]} in {container}"):
             made = self.client.exec_create(container, list(command), user=user)
-            printed = begun(self.client.exec_start, made["Id"])
+            printed = future_of(self.client.exec_start, made["Id"])
             if not futures.wait([printed], seconds).done:
                 raise StillRuns(made["Id"])
             return int(self.client.exec_inspect(made["Id"])["ExitCode"] or 0), bytes(printed.result() or b"")

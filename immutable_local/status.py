@@ -9,7 +9,7 @@ from typing import Any
 
 from immutable_local import health, instance, ledger, secret
 from immutable_local import labels as label
-from immutable_local.app import App
+from immutable_local.app import App, Service
 from immutable_local.engine import Engine
 from immutable_local.errors import SessionLost
 from immutable_local.host import Asked, Begun, Host, attach, find, look
@@ -151,6 +151,10 @@ def _traffic(host: Host, found: Observed) -> list[dict[str, Any]]:
     return told
 
 
+# A row of the status, and what the sidecar is to ask to complete it; None where nobody need be asked.
+Row = tuple[dict[str, Any], dict[str, Any] | None]
+
+
 def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, list[dict[str, Any]]]:
     assert found.live is not None
     by_name = {each.name: each for each in found.containers if each.name in found.live.instances}
@@ -158,49 +162,46 @@ def _services(engine: Engine, host: Host | None, found: Observed) -> dict[str, l
     told_of = side_by_side(lambda each: engine.find(each.id), by_name.values())
     looked_at = dict(zip(by_name, told_of, strict=True))
     release = found.live_release
-    told: dict[str, list[dict[str, Any]]] = {}
-    asking: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    for name, service in found.live.services.items():
-        told[name] = []
-        for instance_name in service.instances:
-            container = by_name.get(instance_name)
-            row: dict[str, Any] = {
-                "instance": instance_name,
-                "state": "gone",
-                "health": "none",
-                "started": "",
-            }
-            told[name].append(row)
-            inspected = looked_at.get(instance_name)
-            if container is None or inspected is None:
-                continue
-            row["state"] = inspected["State"]["Status"]
-            row["started"] = inspected["State"]["StartedAt"][:23].rstrip("Z") + "Z"
-            replica = replica_of(instance_name)
-            address = found.structure.address(name, service.slot, replica) if found.structure else None
-            asked = (
-                next((each for each in release.app.services if each.name == name), None) if release else None
-            )
-            row["health"] = _engines_view(inspected["State"])
-            if asked is None or row["state"] != "running":
-                continue
-            this = Instance(instance_name, container.id, asked, service.slot, address)
-            target = (
-                health.http_target(this) if health.command_of(this, inspected["Config"]) is None else None
-            )
-            if target is not None:
-                target["timeout"] = min(target["timeout"], HEALTH_SECONDS)
-                asking.append((row, target))
+    settings = {each.name: each for each in release.app.services} if release else {}
+    rows = {
+        service: [
+            _row(found, service, name, settings.get(service), looked_at.get(name)) for name in live.instances
+        ]
+        for service, live in found.live.services.items()
+    }
+    asking = [(row, target) for each in rows.values() for row, target in each if target is not None]
     if asking and host is not None:
         answers = host.session.ask("ask_if_joined", targets=[target for _, target in asking])
-        if answers is None:
-            # The proxy restarted by itself and left the sidecar in a network that is gone.
-            for row, _ in asking:
-                row["health"] = "unknown"
-        else:
-            for (row, _), answer in zip(asking, answers, strict=True):
-                row["health"] = "healthy" if answer.get("healthy") else "unhealthy"
-    return told
+        for number, (row, _) in enumerate(asking):
+            # The proxy may have restarted by itself, and left the sidecar in a network that is gone.
+            row["health"] = "unknown" if answers is None else _health(answers[number])
+    return {service: [row for row, _ in each] for service, each in rows.items()}
+
+
+def _row(
+    found: Observed, service: str, name: str, settings: Service | None, inspected: Mapping[str, Any] | None
+) -> Row:
+    """An instance as the engine has it."""
+    if inspected is None:
+        return {"instance": name, "state": "gone", "health": "none", "started": ""}, None
+    state = inspected["State"]
+    row = {
+        "instance": name,
+        "state": state["Status"],
+        "health": _engines_view(state),
+        "started": state["StartedAt"][:23].rstrip("Z") + "Z",
+    }
+    if settings is None or found.live is None or row["state"] != "running":
+        return row, None
+    slot = found.live.slots[service]
+    address = found.structure.address(service, slot, replica_of(name)) if found.structure else None
+    this = Instance(name, inspected["Id"], settings, slot, address)
+    target = health.http_target(this) if health.command_of(this, inspected["Config"]) is None else None
+    return row, {**target, "timeout": min(target["timeout"], HEALTH_SECONDS)} if target else None
+
+
+def _health(answer: Mapping[str, Any]) -> str:
+    return "healthy" if answer.get("healthy") else "unhealthy"
 
 
 def _engines_view(state: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
-"""What an interruption must not cut in the middle: it runs in a thread, and Ctrl-C reaches only the main one.
+"""What runs in a thread: what an interruption must not cut, and what is done beside something else.
 
-The interruption is raised when what has begun is done, so that its undo step is noted and finds it whole.
+Ctrl-C reaches only the main thread. An interruption is raised when what has begun is done, so that its undo
+step is noted and finds it whole.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ def unbroken(act: Callable[..., T], *arguments: object) -> T:
 
 def ahead(act: Callable[..., T], *arguments: object) -> Callable[[], T]:
     """Begin it now, and go on; what is returned waits for its end, and returns or raises as it did."""
-    return begun(act, *arguments).result
+    return future_of(act, *arguments).result
 
 
-def begun(act: Callable[..., T], *arguments: object) -> Future[T]:
-    """Begin it now, and go on."""
+def future_of(act: Callable[..., T], *arguments: object) -> Future[T]:
+    """Begin it now, and go on; what comes of it."""
     ended: Future[T] = Future()
 
     def begin() -> None:

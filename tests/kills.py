@@ -290,7 +290,7 @@ def guards(host: Host, project: Project) -> list[int]:
         try:
             # Others' processes are among them: their words may be any bytes.
             words = (process / "cmdline").read_text(errors="replace").rstrip("\0").split("\0")
-            if RECOVER not in words or words[words.index(RECOVER) + 2 :] not in ([], [project.name]):
+            if RECOVER not in words or words[words.index(RECOVER) + 3 :] not in ([], [project.name]):
                 continue
             environment = (process / "environ").read_text(errors="replace")
             known = dict(line.partition("=")[::2] for line in environment.split("\0"))
