@@ -198,13 +198,23 @@ class NotFound(ImmError):
     otherwise = "nothing was touched"
 
 
-def name_taken(kind: str, name: str) -> ImmError:
-    """Somebody's container, volume or network has a name that imm needs."""
-    if kind == "container":
+def name_taken(kind: str, name: str, owner: str = "", mine: str = "") -> ImmError:
+    """A container, volume or network that isn't the one meant has a name that imm needs.
+
+    `owner`: whose it is, where imm made it for another app. `mine`: what imm.toml could name otherwise.
+    """
+    made = f"that imm made for {owner}" if owner else "that imm did not make"
+    if owner:
+        hint = f"give {mine} another name in imm.toml, and leave that {kind} as it is"
+    elif kind == "container":
         hint = f"docker rename {name} {name}-before, or docker rm -f {name}, then run the command again"
+    elif mine:
+        hint = (
+            f"give {mine} another name in imm.toml, or copy that one's data elsewhere and remove it by hand"
+        )
     else:
         hint = (
             f"a {kind} can't be renamed; if nothing uses it and nobody needs it: docker {kind} rm {name},"
             " then run the command again"
         )
-    return ImmError(f"there is a {kind} named {name} that imm did not make", code="name_taken", hint=hint)
+    return ImmError(f"there is a {kind} named {name} {made}", code="name_taken", hint=hint)

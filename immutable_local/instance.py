@@ -12,7 +12,7 @@ from immutable_local import labels as label
 from immutable_local import network, secret, volume
 from immutable_local.app import Service
 from immutable_local.engine import Engine, bounded_log, endpoint, volume_mount
-from immutable_local.errors import EngineRefused, Fact, ImmError, shown
+from immutable_local.errors import EngineRefused, Fact, ImmError, name_taken, shown
 from immutable_local.listed import Container
 from immutable_local.release import Release
 from immutable_local.routes import Slot
@@ -162,26 +162,18 @@ def _create(engine: Engine, name: str, image: str, app: str, service: Service, *
                 hint="run the command again; whoever prunes images meanwhile should wait for it",
             ) from refused
         if refused.status == CONFLICT:
-            raise _name_taken(engine, name, app) from refused
+            owner = _another_app(engine, name, app)
+            raise name_taken("container", name, owner, f"the service {service.name}") from refused
         raise _not_started(name, service, refused) from refused
 
 
-def _name_taken(engine: Engine, name: str, app: str) -> ImmError:
-    """Two apps can want one name, too: `web-api` of `shop`, and `api` of `shop-web`."""
+def _another_app(engine: Engine, name: str, app: str) -> str:
+    """Whose instance has that name: `web-api` of `shop`, and `api` of `shop-web`, want one name, too."""
     found = engine.find(name)
     labels = (found["Config"].get("Labels") if found else None) or {}
-    if found is not None and engine.role_of(found) == INSTANCE and labels.get(label.APP) != app:
-        theirs = f"the service {labels.get(label.SERVICE)} of the app {labels.get(label.APP)}"
-        return ImmError(
-            f"the name {name} is taken by an instance of {theirs}",
-            code="name_taken",
-            hint="give the service another name in imm.toml, and leave that container as it is",
-        )
-    return ImmError(
-        f"there is a container named {name} that imm did not make for {app}",
-        code="name_taken",
-        hint=f"rename or remove it, then run the command again: docker rename {name} NEW_NAME",
-    )
+    if found is None or engine.role_of(found) != INSTANCE or labels.get(label.APP) == app:
+        return ""
+    return f"the service {labels.get(label.SERVICE)} of the app {labels.get(label.APP)}"
 
 
 def _start(

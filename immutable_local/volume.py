@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from immutable_local import labels as label
 from immutable_local.app import Service
 from immutable_local.engine import Engine, volume_mount
-from immutable_local.errors import EngineRefused, Fact, ImmError
+from immutable_local.errors import EngineRefused, Fact, ImmError, name_taken
 from immutable_local.release import Release
 
 
@@ -37,26 +37,11 @@ def ensure(engine: Engine, release: Release, services: Sequence[Service]) -> Non
         if found is None:
             engine.create_volume(name, {label.ROLE: "volume", label.APP: app.name})
         elif (owner := (found.get("Labels") or {}).get(label.APP)) != app.name:
-            raise _name_taken(name, owner, app.name, volume)
+            # Two apps can want one name, too: `web-data` of `shop`, and `data` of `shop-web`.
+            raise name_taken("volume", name, f"the app {owner}" if owner else "", f"the volume {volume}")
         elif engine.is_mounted(name):
             continue
         _give_to_user(engine, app.name, service, release.image_of(service), name, path)
-
-
-def _name_taken(name: str, owner: str | None, app: str, volume: str) -> ImmError:
-    """Two apps can want one name, too: `web-data` of `shop`, and `data` of `shop-web`."""
-    if owner is not None:
-        return ImmError(
-            f"the volume {name} is the app {owner}'s",
-            code="name_taken",
-            hint=f"give the volume {volume} another name in imm.toml, and leave that one as it is",
-        )
-    return ImmError(
-        f"there is a volume named {name} that imm did not make for {app}",
-        code="name_taken",
-        hint=f"give the volume {volume} another name in imm.toml, or copy that one's data elsewhere and"
-        " remove it by hand",
-    )
 
 
 def user_ids(engine: Engine, container: str, user: str) -> tuple[int, int]:
