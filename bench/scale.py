@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -250,6 +251,7 @@ def main() -> None:
     for row in rows(one, recorded, full):
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    print(f"Each is the shortest of {asked.times}. Load average at the end: {os.getloadavg()[0]:.2f}.")
 
 
 if __name__ == "__main__":

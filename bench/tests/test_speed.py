@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from bench.speed.relay import counting, distant
-from bench.speed.report import cells, told
+from bench.speed.report import cells, markdown, told
 from bench.speed.row import Bound, Row, Unmeasured, missed
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -44,6 +44,12 @@ def test_a_row_that_is_not_measured_is_told_and_never_counts_as_met_or_missed() 
     unmeasured = Unmeasured("ssh", "not installed: sshd")
     assert missed([unmeasured, row(2, 1, Bound(times=1)), row(1, 1, Bound(times=1))]) == ["key"]
     assert cells(unmeasured)[0] == "ssh: not measured: not installed: sshd"
+
+
+def test_the_table_for_the_docs_says_how_many_samples_its_medians_are_of() -> None:
+    """Written by hand they would be of another run one day."""
+    said = markdown([row(1, 1, Bound(times=1)), Unmeasured("ssh", "not installed: sshd")])
+    assert "\nMedians of so many samples: key 3. Load average at the end: " in said
 
 
 def test_values_are_told_in_the_unit_that_people_read() -> None:
