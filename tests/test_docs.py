@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from immutable_local import cli, errors, events
+from immutable_local import cli, config, errors, events
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = json.loads((ROOT / "immutable_local" / "schema.json").read_text())
@@ -101,6 +101,17 @@ def test_a_list_of_commands_cuts_no_sentence(words: list[str]) -> None:
         group = group.commands[word]
     context = typer.Context(group, info_name="imm", terminal_width=80)
     assert [line for line in group.get_help(context).splitlines() if line.endswith("...")][1:] == []
+
+
+def test_what_a_refused_release_command_leads_to_is_there(tmp_path: Path) -> None:
+    """Who migrates needs a way: the hint names the page, and what is asked there."""
+    asked = 'name = "shop"\n[services.web]\nport = 8000\n[release]\ncommand = ["migrate"]\n'
+    (tmp_path / "imm.toml").write_text(asked)
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    with pytest.raises(errors.ConfigError) as refused:
+        config.read(tmp_path / "imm.toml")
+    page, _, question = refused.value.hint.rpartition(": ")[2].partition(", ")
+    assert f"**{question}.**" in (ROOT / page).read_text()
 
 
 def test_every_exit_code_is_documented() -> None:

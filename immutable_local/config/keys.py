@@ -150,7 +150,12 @@ VOLUME = table(
 RELEASE = table(
     {
         "keep": Key(whole(1, 100), "how many releases can be reverted to; default 5"),
-        "command": Key(ANYTHING, "run once per release, before anything starts", later=True),
+        "command": Key(
+            ANYTHING,
+            "run once per release, before anything starts",
+            later=True,
+            meanwhile="remove it; how to migrate without it: docs/troubleshooting.md, My app has migrations",
+        ),
         "watch": Key(
             duration(0, DAY),
             "how long the old release stays up after the flip, to go back to it by itself if the new one"

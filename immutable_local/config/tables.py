@@ -23,12 +23,13 @@ MOST_TABLES = 50
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a table. `later`: the contract has it, this version refuses it."""
+    """One key of a table. `later`: the contract has it, this version refuses it, and says `meanwhile`."""
 
     kind: Kind[Any]
     meaning: str
     required: bool = False
     later: bool = False
+    meanwhile: str = "remove it: this version of imm can't do it, and won't ignore it"
 
 
 def list_of(kind: Kind[T], *, least: int = 0, most: int = MOST_ENTRIES) -> Kind[tuple[T, ...]]:
@@ -221,8 +222,7 @@ def table(
                     suggestion = f", did you mean {word}?" if offered else ""
                     raise Wrong(Finding(f"unknown key{suggestion}", correct if suggestion else known))
                 if keys[name].later:
-                    hint = "remove it: this version of imm can't do it, and won't ignore it"
-                    raise Wrong(Finding("not supported yet", hint, code="not_supported"))
+                    raise Wrong(Finding("not supported yet", keys[name].meanwhile, code="not_supported"))
                 given[name] = advised(keys[name].kind, each, f"correct it: {keys[name].meaning}")
         for name, key in keys.items():
             if key.required and name not in value:
