@@ -81,6 +81,12 @@ def final_stage(text: str) -> list[Instruction]:
     return [told for stage in reversed(lineage) for told in stage.told]
 
 
+def stage_names(text: str) -> list[str]:
+    """The names of all stages that have one."""
+    found = (_base_and_name(each.rest)[1] for each in instructions(text) if each.word == "FROM")
+    return [name for name in found if name]
+
+
 def images_read(text: str, arguments: Mapping[str, str]) -> set[str] | None:
     """The images that a build with these arguments starts from, copies from or mounts.
 

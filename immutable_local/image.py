@@ -23,7 +23,7 @@ from pathlib import Path
 
 from immutable_local import labels as label
 from immutable_local.app import App, Build, Service
-from immutable_local.dockerfile import images_read
+from immutable_local.dockerfile import images_read, stage_names
 from immutable_local.dockerignore import context_paths
 from immutable_local.engine import Engine, Image, disk_is_full, pack_context
 from immutable_local.errors import FREE_SPACE, BuildFailed, ConfigError, EngineRefused, ImmError
@@ -75,6 +75,7 @@ def build(
         except BuildFailed:
             # An engine that went away failed it, not the Dockerfile: then this raises instead.
             engine.version()
+            _check_target(app.build, folder)
             raise
         image = _found(engine, built)
         pinned = Pin(
@@ -119,6 +120,21 @@ def pin(engine: Engine, service: Service, tell: Teller) -> Pin:
         content_of(image.layers, image.config),
         image.digests[0] if image.digests else None,
         declared_volumes(image.config),
+    )
+
+
+def _check_target(asked: Build, folder: Path) -> None:
+    """Raises ConfigError where imm.toml asks for a stage that the Dockerfile hasn't."""
+    dockerfile = (folder / asked.context / asked.dockerfile).read_text(errors="replace")
+    names = stage_names(dockerfile)
+    wanted = asked.target
+    if wanted is None or wanted.isdigit() or wanted.lower() in [name.lower() for name in names]:
+        return
+    known = f"{asked.dockerfile} has the stages {', '.join(names)}" if names else "give a stage that name"
+    raise ConfigError(
+        f"build.target: there is no stage {wanted} in {asked.dockerfile}",
+        key=("build", "target"),
+        hint=f"correct it, or leave it out: {known}",
     )
 
 

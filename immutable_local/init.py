@@ -38,8 +38,11 @@ _PORT_OPTIONS = (
     r"(?:^| )-p[= ]?(\d{1,5})\b",
     r"(?:^| )(?:-b|-l|--bind|--listen|--address)[= ](?:\S*:)?(\d{1,5})\b",
     r"http\.server (\d{1,5})\b",
-    r":(\d{2,5})(?![\d.:])",
+    # An address to listen on, as its own word: another host's port is that one's.
+    r"(?:^| )(?:0\.0\.0\.0|127\.0\.0\.1|localhost|\[::1?\]|\*)?:(\d{2,5})(?= |$)",
 )
+# What editors and people leave beside a file.
+_LEFT_OVER = (".bak", ".old", ".orig", ".rej", ".save", ".swo", ".swp", ".tmp", "~")
 
 
 def propose(folder: Path, file: str = "imm.toml") -> str:
@@ -103,7 +106,7 @@ def _choose_dockerfile(names: Sequence[str]) -> tuple[str, list[str]]:
         name
         for name in names
         if re.fullmatch(r"(.+\.)?(Docker|Container)file(\.[^.]+)?", name, re.IGNORECASE)
-        and not name.endswith(".dockerignore")
+        and not name.endswith((".dockerignore", *_LEFT_OVER))
     ]
     if not found:
         raise _no_dockerfile(names)
@@ -144,13 +147,14 @@ def _text(path: Path) -> str:
 def _port(stage: list[Instruction]) -> tuple[int, str]:
     """The port that the image listens on, and where that was found."""
     exposed = [word for each in stage if each.word == "EXPOSE" for word in each.rest.split()]
-    tcp = [int(found[1]) for word in exposed if (found := re.match(r"(\d{1,5})(-\d+)?(/tcp)?$", word))]
+    tcp = [int(found[1]) for word in exposed if (found := re.match(r"([0-9]{1,5})(-[0-9]+)?(/tcp)?$", word))]
     candidates = [(port, "EXPOSE in the Dockerfile") for port in tcp]
     command = " ".join(
         word for name in ("ENTRYPOINT", "CMD") for word in dockerfile.words(_last(stage, name))
     )
     for option in _PORT_OPTIONS:
-        candidates += [(int(port), "from the image's command") for port in re.findall(option, command)]
+        ports = re.findall(option, command, re.ASCII)
+        candidates += [(int(port), "from the image's command") for port in ports]
     in_environment = dockerfile.settings(stage, "ENV").get("PORT", "")
     if re.fullmatch(r"[0-9]{1,5}", in_environment):
         candidates.append((int(in_environment), "ENV PORT in the Dockerfile"))

@@ -260,6 +260,15 @@ def test_a_dockerfile_that_fails_is_told_alike_by_the_engines_own_builder(
     assert any("not-there.txt" in each for each in outcome.error["details"])
 
 
+def test_a_stage_that_the_dockerfile_has_not_is_a_mistake_in_imm_toml(shared: Host, app: Project):
+    app.set(build={"target": "prod"}).dockerfile(
+        (app.folder / "Dockerfile").read_text().replace("\n", " AS production\n", 1)
+    )
+    error = refused(shared, app, expect=2).error
+    assert error["message"].startswith("build.target: there is no stage prod in Dockerfile (imm.toml, line ")
+    assert "production" in error["hint"]
+
+
 def test_a_missing_dockerfile_is_a_mistake_in_imm_toml(shared: Host, app: Project):
     (app.folder / "Dockerfile").unlink()
     error = refused(shared, app, expect=2).error

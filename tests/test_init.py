@@ -75,6 +75,12 @@ def test_a_plain_dockerfile_must_make_the_shortest_file(folder: Path, proposed: 
         ('CMD ["node", "server.js"]', 3000),
         ("CMD ./serve", 8000),
         ("CMD serve --port 99999999999999999999", 8000),
+        ("CMD php -S 0.0.0.0:5001", 5001),
+        ("CMD serve :5001 --db http://db:5432", 5001),
+        ("CMD curl http://db:5432 && serve", 8000),
+        ("CMD serve db:5432", 8000),
+        ("CMD serve --since 12:30:45", 8000),
+        ("EXPOSE \u0663", 8000),
         ("", 8000),
     ],
 )
@@ -146,6 +152,8 @@ def test_of_several_dockerfiles_the_plain_one_or_the_one_for_production_must_be_
     folder: Path, proposed: Proposal
 ) -> None:
     (folder / "dev.Dockerfile").touch()
+    for left in ("Dockerfile.bak", "Dockerfile.swp", "Dockerfile.prod.orig", "Dockerfile~"):
+        (folder / left).touch()
     assert proposed("FROM alpine\n", name="Dockerfile.prod").build.dockerfile == "Dockerfile.prod"
     assert "# also here: dev.Dockerfile" in propose(folder)
     assert proposed("FROM alpine\n").build.dockerfile == "Dockerfile"
