@@ -406,7 +406,7 @@ def _remarks(at: Deployment, release: Release, plan: Plan, held: Sequence[str]) 
             remarks.append(f"not watched: {names} stopped first, and there is nothing up to flip back to")
     elif at.command == "up" and release.app.watch and at.found.missing:
         remarks.append(
-            f"not watched: {', '.join(at.found.missing)} did not run, and was part of the way back"
+            f"not watched: {', '.join(at.found.missing)} did not run, so nothing whole was up to flip back to"
         )
     remarks += [
         f"{service.name}: its image keeps data in {path}, where no volume is mounted: it is gone with the"

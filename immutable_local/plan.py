@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from immutable_local.release import Release, spec_of
 from immutable_local.routes import Slot, other
 
 Verb = Literal["create", "replace", "keep", "remove"]
+MOST_TOLD = 6
 SECONDS = ("drain", "hold", "response_timeout", "stop_grace_period")
 
 
@@ -105,7 +106,9 @@ def differences(before: Service, after: Service) -> list[str]:
         old, new = getattr(before, key), getattr(after, key)
         if old == new or key == "name":
             continue
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
+        if key == "domains":
+            found.append(_domains(old, new))
+        elif isinstance(old, Mapping) and isinstance(new, Mapping):
             names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
             found.append(f"{key} changed: {', '.join(names)}")
         elif isinstance(old, int | float | str | None) and isinstance(new, int | float | str | None):
@@ -113,6 +116,15 @@ def differences(before: Service, after: Service) -> list[str]:
         else:
             found.append(f"{key} changed")
     return found
+
+
+def _domains(before: Sequence[str], after: Sequence[str]) -> str:
+    told = [f"{each} gone" for each in before if each not in after]
+    told += [f"{each} new" for each in after if each not in before]
+    if not told:
+        return "domains in another order"
+    more = len(told) - MOST_TOLD
+    return f"domains changed: {', '.join(told[:MOST_TOLD])}" + (f" and {more} more" if more > 0 else "")
 
 
 def _why(asked: Release, before: Release | None, service: Service, observed: Observed, spec: str) -> str:

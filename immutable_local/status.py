@@ -67,7 +67,7 @@ def of_proxy(engine: Engine) -> dict[str, Any]:
     found = find(engine)
     proxy = found.get("proxy")
     if proxy is None:
-        return {"kind": None, "state": "absent", "bind": None, "port": None, "apps": []}
+        return {"kind": None, "state": "absent", "bind": None, "port": None, "pool": None, "apps": []}
     host = attach(engine)
     with ExitStack() as ending:
         if host is not None:
@@ -109,6 +109,7 @@ def _proxy(proxy: Container, host: Host | None, engine: Engine) -> dict[str, Any
         "state": proxy.state,
         "bind": asked.bind,
         "port": asked.http_port,
+        "pool": asked.pool,
         "apps": apps,
     }
 

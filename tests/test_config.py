@@ -298,6 +298,13 @@ def test_no_form_of_a_host_name_is_proposed_that_would_be_refused(
     assert refused.value.hint.startswith(hint)
 
 
+def test_who_has_migrations_is_led_to_what_can_be_done_now(app: Reader) -> None:
+    with pytest.raises(ConfigError) as refused:
+        app(SHORTEST + '[release]\ncommand = ["migrate"]\n')
+    assert refused.value.code == "not_supported"
+    assert "docs/troubleshooting.md" in refused.value.hint and "My app has migrations" in refused.value.hint
+
+
 @pytest.mark.parametrize("line", ['environment.LOG.LEVEL = "x"', 'environment = { LOG.LEVEL = "x" }'])
 def test_a_name_with_a_dot_is_to_be_written_in_quotes(web: Callable[[str], Service], line: str) -> None:
     with pytest.raises(ConfigError) as refused:

@@ -141,7 +141,11 @@ class TestOneWriter:
         ({"environment": {"A": "1", "B": "2"}}, ["environment changed: A, B"]),
         ({"drain": 5.0}, ["drain 30s → 5s"]),
         ({"read_only": False}, ["read_only True → False"]),
-        ({"domains": ("a", "b")}, ["domains changed"]),
+        ({"domains": ("a", "b")}, ["domains changed: shop.localhost gone, a new, b new"]),
+        (
+            {"domains": ("shop.localhost", *"abcdefgh")},
+            ["domains changed: a new, b new, c new, d new, e new, f new and 2 more"],
+        ),
         ({"healthcheck": HealthCheck(path="/up")}, ["healthcheck changed"]),
         ({"command": ("run",)}, ["command changed"]),
         ({"user": "1000", "memory": 64}, ["user none → 1000", "memory none → 64"]),

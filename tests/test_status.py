@@ -88,6 +88,7 @@ def test_the_proxy_tells_its_apps_and_stays_while_they_are_live(shared: Host, ap
     """Whoever takes it down by mistake is told whom that would hit."""
     told = shared.imm(app, "proxy", "status").result
     assert (told["state"], told["bind"], told["port"]) == ("running", *shared.proxy)
+    assert told["pool"] in shared.imm(app, "proxy", "status", text=True).stdout
     assert any(app.name in str(each) for each in told["apps"])
     with shared.nothing_left_over():
         error = shared.imm(app, "proxy", "down", expect=2).error

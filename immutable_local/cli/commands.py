@@ -34,7 +34,10 @@ def show_version(wanted: bool) -> None:
     if wanted:
         from immutable_local import __version__
 
-        print(f"imm {__version__}")
+        if asked.json:
+            print_json({"version": __version__})
+        else:
+            print(f"imm {__version__}")
         raise typer.Exit
 
 
@@ -122,6 +125,8 @@ def plan(
             print(change)
         for name in decided.stop_first:
             print(f"stop {name} first: it has a volume for one writer")
+        if app.watch and decided.stop_first:
+            print("not watched: what stops first is not up to flip back to")
         if decided.nothing_to_do:
             print("nothing to do")
         elif all(change.verb == "keep" for change in decided.changes):
@@ -308,7 +313,8 @@ def prune(wait: Wait = "0s") -> None:
         cache = {"records": removed.cache_records, "bytes": removed.cache_bytes}
         print_json({"app": app.name, "removed": removed.releases, "cache": cache})
         return
-    told = [f"the releases {', '.join(map(str, removed.releases))}"] if removed.releases else []
+    some = "release" if len(removed.releases) == 1 else "releases"
+    told = [f"{some} {', '.join(map(str, removed.releases))}"] if removed.releases else []
     if removed.cache_records:
         told.append(f"{removed.cache_records} build cache records, {decimal(removed.cache_bytes)}")
     for each in told:

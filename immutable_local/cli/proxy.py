@@ -56,6 +56,7 @@ def proxy_up(
             "state": "running",
             "bind": ready.asked.bind,
             "port": ready.asked.http_port,
+            "pool": ready.asked.pool,
         }
     )
 
@@ -117,5 +118,6 @@ def _tell(told: dict[str, Any]) -> None:
         print("there is no proxy on this host (imm up or imm proxy up starts it)")
     else:
         print(f"{told['kind']} is {told['state']} on {told['bind']}:{told['port']}")
+        print(f"apps' networks come from {told['pool']}")
         for app in told.get("apps") or []:
             print(f"  {app}")

@@ -23,6 +23,7 @@ from immutable_local import labels as label  # noqa: E402
 from immutable_local.containers import create_proxy  # noqa: E402
 from immutable_local.engine import connect  # noqa: E402
 from immutable_local.host import asked_of  # noqa: E402
+from immutable_local.network import DEFAULT_POOL  # noqa: E402
 from immutable_local.proxy import choose  # noqa: E402
 from immutable_local.undo import Undo  # noqa: E402
 from immutable_local.wait import until  # noqa: E402
@@ -208,6 +209,7 @@ def test_the_proxy_moves_to_another_port_with_its_apps(bare: Apart, app: Project
         "state": "running",
         "bind": "127.0.0.1",
         "port": 8081,
+        "pool": DEFAULT_POOL,
         "apps": [app.name],
     }
     again = bare.up(app).result
