@@ -121,7 +121,8 @@ def _expression(pattern: str) -> str:
     """A pattern as a regular expression. Raises ValueError for what is none."""
     # Up to the last *, up to the one after it, and since.
     done, since, star = "", "", False
-    rest = pattern
+    # Several **/ in a row match what one does, and would be tried in every division of a path among them.
+    rest = re.sub(r"(?<![\\*])(\*\*/)+(?=\*\*/)", "", pattern)
     while rest:
         letter, rest = rest[0], rest[1:]
         if letter == "*" and rest.startswith("*"):

@@ -96,6 +96,13 @@ def test_many_stars_take_no_longer_than_one(tmp_path: Path):
     assert "a" * 120 in known
 
 
+def test_many_double_stars_in_a_row_take_no_longer_than_one(tmp_path: Path):
+    deep = tmp_path.joinpath(*["a"] * 60)
+    deep.mkdir(parents=True)
+    known = context_paths(folder(tmp_path, "**/" * 12 + "b\n"), "Dockerfile")
+    assert deep.relative_to(tmp_path).as_posix() in known
+
+
 def test_the_builder_gets_the_same_files(host: Host, tmp_path: Path):
     """What a real build copies, pattern by pattern."""
     program = buildkit_program()
