@@ -5,20 +5,34 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from signal import Signals
+from typing import Any
 
 import pytest
 
 pytest.register_assert_rewrite("tests.remote.faults")
 
 from immutable_local.wait import until  # noqa: E402
-from tests.host import Project  # noqa: E402
-from tests.kills import Clients, Kill, Subject, at_each_step, at_the_begin, check, guards, struck  # noqa: E402
+from tests.host import HEALTHCHECK, Project  # noqa: E402
+from tests.kills import (  # noqa: E402
+    Clients,
+    Kill,
+    Subject,
+    at_each_step,
+    at_the_begin,
+    check,
+    command,
+    guards,
+    struck,
+)
 from tests.remote.conftest import Apart, apart, base_image  # noqa: E402
 from tests.remote.faults import host_is_right, proxies, struck_at, tasks  # noqa: E402
 from tests.remote.second_engine import SecondEngine  # noqa: E402
@@ -229,6 +243,37 @@ def test_a_killed_start_of_another_kind_of_proxy_leaves_it_with_the_routes_of_no
     finally:
         host.up(app.version("1"))
     assert host.get("/version", app) == "1"
+
+
+def test_a_proxy_that_takes_over_begins_with_what_went_live_just_before(switching: tuple[Apart, Project]):
+    """After its configuration was written, here, and before nobody listened: what was live then is gone."""
+    host, app = switching
+    host.imm(app, "proxy", "up", "--kind", "nginx")
+    told: Any = host.engine.events(since=f"{time.time():.9f}", decode=True)
+    app.version("2", behave="wait", healthcheck={**HEALTHCHECK, "start_period": "90s"})
+    try:
+        with (
+            host.begun(app, "up", step="check_health") as going_live,
+            command(host, app, "proxy", "up", "--kind", "traefik") as taking_over,
+        ):
+            made = {("create", "imm-proxy-next")}
+            next(each for each in told if (each["Action"], each["Actor"]["Attributes"].get("name")) in made)
+            taking_over.send(Signals.SIGSTOP)
+            host.let_go(app)
+            going_live.ends()
+            taking_over.send(Signals.SIGCONT)
+            answers = []
+            while taking_over.process.poll() is None:
+                with suppress(OSError, http.client.HTTPException):
+                    answers.append(host.ask("/version", app))
+            assert taking_over.ended().code == 0
+        # Traefik listens a moment before it has read anything.
+        unread = (404, "404 page not found\n")
+        assert {(each.status, each.text) for each in answers} - {unread} == {(200, "2")}
+    finally:
+        told.close()
+        host.up(app.version("1", behave="", healthcheck=HEALTHCHECK))
+    host_is_right(host, app)
 
 
 def test_a_proxy_that_the_engine_is_still_stopping_is_not_taken_for_one_that_goes_on(
