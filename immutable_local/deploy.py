@@ -33,7 +33,7 @@ from immutable_local import labels as label
 from immutable_local.app import App
 from immutable_local.deployment import FREEING, Deployment, Options, deployment
 from immutable_local.engine import Engine
-from immutable_local.errors import ImmError, NotFound, UsageError
+from immutable_local.errors import ImmError, NotFound, Superseded, UsageError
 from immutable_local.events import Result, Teller
 from immutable_local.host import Begun, Host, attach, begin, untouched
 from immutable_local.live import Live
@@ -46,7 +46,7 @@ from immutable_local.unbroken import ahead, unbroken
 from immutable_local.undo import Undo
 from immutable_local.who import Origin, commit, origin
 
-ENDED_BY_ANOTHER = "another command ended the watch, and what it found is its own to tell: see imm history"
+ENDED_BY_ANOTHER = "another command ended the watch: see imm history"
 
 
 def up(begun: Begun, app: App, folder: Path, options: Options, tell: Teller) -> Result:
@@ -263,7 +263,7 @@ def roll_out(
         with tell.step("watch"):
             mine = watch.until_over(at, watched, watch.After(release, live, routes, started, counts))
         if not mine:
-            return _live(at, release, (ENDED_BY_ANOTHER,))
+            return _ended_by_another(at, release, plan)
     with tell.step("drain"):
         structure.mirror(at, release, live, routes)
         leaving = {name: slot for name, slot in _slots(before).items() if name in plan.leaving_late}
@@ -387,6 +387,20 @@ def _record(
     if project is not None and project != at.found.origin:
         told = {"marks": sorted(project.marks), "where": project.where}
         session.ask("origin_write", app=at.app, told=told)
+
+
+def _ended_by_another(at: Deployment, release: Release, plan: Plan) -> Result:
+    """The release is live as long as it is. Raises Superseded when something else is by now, or nothing."""
+    now = at.host.session.ask("live_release", app=at.app)
+    if now is not None and now["release"] == release.number:
+        return _live(at, release, (ENDED_BY_ANOTHER,), plan.causes)
+    at.tell.reached = f"release {now['release']} is live" if now else f"{at.app} is off this host"
+    raise Superseded(
+        f"release {release.number} of {at.app} went live, and is not any more:"
+        " another command ended its watch",
+        still=at.tell.reached,
+        hint=f"imm history says who did what; imm revert {release.number} makes it live again",
+    )
 
 
 def _slots(live: Live | None) -> dict[str, Slot]:

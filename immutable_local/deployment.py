@@ -9,7 +9,7 @@ from typing import Any
 
 from immutable_local import image, ledger, lock
 from immutable_local.engine import Engine, connect
-from immutable_local.errors import ImmError, NotFound, SessionLost, UsageError
+from immutable_local.errors import ImmError, NotFound, SessionLost, Superseded, UsageError
 from immutable_local.events import Teller
 from immutable_local.guard import guard
 from immutable_local.host import Begun, Host, begin
@@ -106,6 +106,9 @@ def deployment(
         tell.stands = at.still
         try:
             yield at
+        except Superseded:
+            # History has both: that it went live, and what another command did since.
+            raise
         except BaseException as failed:
             if _gone(at, failed):
                 put_right(at, failed)

@@ -11,6 +11,7 @@
     ├── BuildFailed              1  the image could not be built
     ├── Unhealthy                1  the new release did not become healthy
     ├── FlippedBack              1  the new release went wrong while it was watched; the old one is live again
+    ├── Superseded               1  another command made something else live while the new release was watched
     ├── ProxyError               1  the proxy could not be started, changed or confirmed
     ├── SessionLost              1  the sidecar's session ended in the middle
     └── NotFound                 1  the app, release or log asked for isn't there
@@ -177,6 +178,12 @@ class FlippedBack(ImmError):
     """The new release went wrong after the flip, while it was watched; `still` says what is live."""
 
     code = "flipped_back"
+
+
+class Superseded(ImmError):
+    """What this command made live isn't any more, by another command's doing, which tells the rest."""
+
+    code = "superseded"
 
 
 class ProxyError(ImmError):

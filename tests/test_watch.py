@@ -195,14 +195,17 @@ class TestOnAHost:
     def test_the_next_up_ends_the_watch_first(self, shared: Host, healthy: Project):
         """The watch holds no lock; who is at work afterwards has the say. Till then the old release is up
         beside the new one, and status tells what both do."""
-        with shared.begun(healthy.version("second"), "up", step="watch") as running:
+        with shared.begun(healthy.version("second"), "up", step="watch") as first:
             told = shared.status(healthy)["traffic"]
             assert len(shared.instances(healthy)) == 2
-            healthy.set(release={"watch": "0s"})
-            third = shared.up(healthy.version("third"), *PATIENT).result
-            result = running.ends().result
+            healthy.set(release={"watch": "0s"}).version("third", behave="wait")
+            with shared.begun(healthy, "up", *PATIENT, step="check_health") as third:
+                # The third one isn't live before it may be.
+                result = first.ends().result
+                shared.let_go(healthy)
+                assert third.ends().result["previous"] == result["release"]
         assert [each["release"] for each in told] == [result["release"], result["previous"]]
-        assert (result["outcome"], third["previous"]) == ("live", result["release"])
+        assert result["outcome"] == "live"
         assert "ended the watch" in result["remarks"][0]
         assert shared.get("/version", healthy) == "third"
         assert len(shared.instances(healthy)) == 1
@@ -213,20 +216,46 @@ class TestOnAHost:
             shared.begun(healthy.version("second"), "up", step="watch") as first,
             shared.begun(healthy.version("third"), "up", *PATIENT, step="watch") as second,
         ):
-            assert "ended the watch" in first.ends().result["remarks"][0]
+            # As it found out before the third one was live, or after.
+            first.ends(0, 1)
             told = [shared.get("/version", healthy) for _ in range(3)]
             counted = shared.status(healthy)["traffic"]
             shared.revert(healthy, *PATIENT)
-            second.ends()
+            second.ends(1)
         assert told == ["third"] * 3
         assert len(counted) == 2
+
+    def test_a_release_that_another_command_took_back_is_not_told_as_live(
+        self, shared: Host, healthy: Project
+    ):
+        """Whoever deployed it learns what is live; history has who did it, once."""
+        was = shared.status(healthy)["live"]["release"]
+        with shared.begun(healthy.version("disliked"), "up", step="watch") as running:
+            shared.revert(healthy, *PATIENT)
+            outcome = running.ends(1)
+        assert (outcome.result["outcome"], outcome.result["previous"]) == ("failed", was)
+        assert outcome.error["code"] == "superseded"
+        assert outcome.error["still"] == f"release {was} is live"
+        assert [each["event"] for each in shared.history(healthy)][-2:] == ["went_live", "reverted"]
+        assert shared.get("/version", healthy) == "good"
+
+    def test_a_release_that_was_taken_off_while_it_was_watched_is_not_told_as_live(self, shared: Host):
+        app = shared.project().version("good")
+        shared.up(app)
+        with shared.begun(app.version("short").set(release={"watch": WATCH}), "up", step="watch") as running:
+            shared.imm(app, "down", *PATIENT)
+            outcome = running.ends(1)
+        assert (outcome.error["code"], outcome.error["still"]) == (
+            "superseded",
+            f"{app.name} is off this host",
+        )
 
     def test_a_revert_during_the_watch_goes_back_at_once(self, shared: Host, healthy: Project):
         """To the very instances that the watch kept for it."""
         before = [each["Id"] for each in shared.instances(healthy)]
         with shared.begun(healthy.version("disliked"), "up", step="watch") as running:
             outcome = shared.revert(healthy, *PATIENT)
-            assert running.ends().result["outcome"] == "live"
+            running.ends(1)
         assert shared.get("/version", healthy) == "good"
         assert [each["Id"] for each in shared.instances(healthy)] == before
         assert "swept" not in outcome.stderr
