@@ -39,8 +39,8 @@ def next_live(
             secrets = {name: at.found.secrets[name] for name in release.app.service(change.service).secrets}
             services[change.service] = LiveService(change.slot, change.spec, tuple(names), secrets)
     since = at.host.session.ask("hello")["at"]
-    git = commit[0] if commit else None
-    return Live(release.number, release.identity, release.image, since, services, git, counted=counted)
+    git, dirty = commit or (None, None)
+    return Live(release.number, release.identity, release.image, since, services, git, dirty, counted=counted)
 
 
 def proofs(release: Release, plan: Plan, structure: Structure, others: Sequence[Structure]) -> list[Flip]:

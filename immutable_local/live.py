@@ -30,6 +30,7 @@ class Live:
     since: str
     services: Mapping[str, LiveService]
     git: str | None = None
+    dirty: bool | None = None
     held: tuple[str, ...] = ()
     counted: bool = False
 
@@ -48,6 +49,7 @@ class Live:
             "image": self.image,
             "since": self.since,
             "git": self.git,
+            "dirty": self.dirty,
             "held": list(self.held),
             "counted": self.counted,
             "services": {
@@ -69,6 +71,7 @@ class Live:
             image=told["image"],
             since=told["since"],
             git=told["git"],
+            dirty=told.get("dirty"),
             held=tuple(told["held"]),
             counted=told.get("counted", False),
             services={

@@ -29,7 +29,9 @@ def start_beside(
     )
     up = standing(at.found, release, plan, structure)
     started: list[Instance] = []
-    undo.by(_discard, at, started)
+    # What the app has of its own ends before what that depends on.
+    undo.by(_discard, at, started, False)
+    undo.by(_discard, at, started, True)
 
     def start(asked: tuple[Change, Service, int]) -> None:
         change, service, replica = asked
@@ -91,14 +93,14 @@ def standing(
     return up
 
 
-def _discard(at: Deployment, started: Sequence[Instance]) -> None:
-    """Undo `start_beside`: each has its time to end what it is at."""
+def _discard(at: Deployment, started: Sequence[Instance], own: bool) -> None:
+    """Undo `start_beside`, of the app's `own` image or of others': each has its time to end what it is at."""
 
     def discard(each: Instance) -> None:
         grace = each.service.stop_grace_period
         instance.discard(at.engine, at.host.session, at.app, each.container, each.name, grace)
 
-    side_by_side(discard, started)
+    side_by_side(discard, [each for each in started if (each.service.image is None) is own])
 
 
 def keep_running(at: Deployment, started: Sequence[Instance]) -> None:

@@ -262,6 +262,7 @@ def record_live(host: Host, observed: Observed, command: str) -> None:
         release=live.release,
         previous=previous,
         git=live.git,
+        dirty=live.dirty,
         since=live.since,
         by=by,
     )

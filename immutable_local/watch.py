@@ -24,7 +24,8 @@ from immutable_local.proxy import Counts
 from immutable_local.release import Release
 from immutable_local.routes import Slot, Structure
 from immutable_local.sidecar.session import ANSWER_SECONDS
-from immutable_local.unbroken import side_by_side, unbroken
+from immutable_local.sweep import retire
+from immutable_local.unbroken import unbroken
 from immutable_local.undo import Undo
 
 POLL_SECONDS = 0.5
@@ -278,12 +279,9 @@ def _go_back(at: Deployment, before: Before, after: After, trouble: Trouble) -> 
     at.tell.warn(f"{trouble.reason}: flipped back to release {old.release} in {took * 1000:.0f} ms")
     leaving: dict[str, Slot] = {each.service.name: each.slot for each in after.started}
     drain.wait_until_idle(at.host, at.app, leaving, release.app.services, at.tell)
-    side_by_side(
-        lambda each: instance.retire(
-            at.engine, session, at.app, each.container, each.name, each.service.stop_grace_period
-        ),
-        after.started,
-    )
+    names = {each.name for each in after.started}
+    mine = [each for each in instance.all_of(at.engine, at.app) if each.name in names]
+    retire(at.host, at.app, mine, at.tell)
     structure.restore(at, at.found.structure)
     error.still = at.tell.reached
     # What failed is the new release, and what was live before is live: as with every failure before a flip.

@@ -290,6 +290,9 @@ class TestWhatKillsFound:
     def test_a_flip_that_nobody_recorded_is_told_to_be_of_who_made_it(self, shared: Host):
         """The command was killed between the two; here its record is removed, and its word is put back."""
         app = shared.project()
+        git = ["git", "-C", app.folder, "-c", "user.name=tests", "-c", "user.email=tests@localhost"]
+        for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+            subprocess.run([*git, *words], check=True)
         shared.up(app)
         doing = {"command": "up", "step": "record", "release": 1, "by": "alice@laptop", "at": "2026-01-01"}
         forget = FORGET_LAST_RECORD, app.name, json.dumps(doing)
@@ -297,6 +300,8 @@ class TestWhatKillsFound:
         shared.imm(app, "prune")
         _, live, interrupted = shared.history(app)
         assert (live["event"], live["by"]) == ("went_live", "alice@laptop")
+        # Of a folder in which nothing was committed yet.
+        assert (live["git"], live["dirty"]) == (shared.status(app)["live"]["git"], True)
         assert interrupted["by"] != "alice@laptop"
 
     @pytest.mark.parametrize("which", [Signals.SIGINT, Signals.SIGKILL], ids=lambda which: which.name)

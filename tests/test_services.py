@@ -32,7 +32,8 @@ def app(shared: Host) -> Project:
     return app
 
 
-def test_what_has_an_image_of_its_own_ends_last(host: Host):
+@pytest.mark.parametrize("why", ["down", "its release fails"])
+def test_what_has_an_image_of_its_own_ends_last(host: Host, why: str):
     """A worker that is just ending its job may need the database for that."""
     app = host.project()
     careful = (
@@ -41,10 +42,16 @@ def test_what_has_an_image_of_its_own_ends_last(host: Host):
     serves = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit())\n"
     ends = [["python3", "-c", each + "while True: signal.pause()"] for each in (careful, serves)]
     app.service("worker", command=ends[0]).service("db", image=host.base, command=ends[1])
-    host.up(app)
+    if why == "down":
+        host.up(app)
+    else:
+        app.version("1", behave="sick", healthcheck={**HEALTHCHECK, "start_period": "4s"})
     began = int(time.time())
-    host.imm(app, "down")
-    mine = {"event": "die", "label": f"imm.app={app.name}"}
+    if why == "down":
+        host.imm(app, "down")
+    else:
+        host.up(app, expect=1)
+    mine = {"event": "die", "label": [f"imm.app={app.name}", "imm.role=instance"]}
     told = host.engine.events(since=began, until=int(time.time()) + 1, decode=True, filters=mine)
     *_, last = [each["Actor"]["Attributes"]["imm.service"] for each in told]
     assert last == "db"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import signal
+import subprocess
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -191,6 +193,25 @@ class TestOnAHost:
         assert shared.get("/version", healthy) == "sound"
         assert len(shared.instances(healthy)) == 1
         assert shared.status(healthy)["traffic"] == []
+
+    def test_an_instance_that_cannot_be_removed_does_not_hide_why_its_release_went(
+        self, shared: Host, healthy: Project
+    ):
+        """The old release is live again: what could not go is told, and left to the next command."""
+        with shared.begun(healthy.version("stuck"), "up", step="watch") as running:
+            new = shared.inspect(shared.get("/who", healthy))["Id"]
+            stuck = Path(shared.engine.info()["DockerRootDir"], "containers", new, "hostname")
+            if subprocess.run(["chattr", "+i", str(stuck)], check=False, capture_output=True).returncode:
+                pytest.skip("nothing here is unremovable")
+            try:
+                shared.get("/sicken", healthy)
+                outcome = running.ends(1)
+            finally:
+                subprocess.run(["chattr", "-i", str(stuck)], check=True)
+        assert "stays, until the next command tries again" in outcome.stderr
+        shared.imm(healthy, "prune")
+        assert outcome.error["code"] == "flipped_back"
+        assert len(shared.instances(healthy)) == 1
 
     def test_the_next_up_ends_the_watch_first(self, shared: Host, healthy: Project):
         """The watch holds no lock; who is at work afterwards has the say. Till then the old release is up
