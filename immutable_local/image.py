@@ -47,7 +47,9 @@ PLUGIN_FOLDERS = (
 LAST_BUILT_IN = 22
 # A build argument that may be a secret, as far as its name says. What a program takes from its environment
 # under such a name is a secret as well, never what to run or where.
-LIKE_A_SECRET = re.compile(r".*(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|KEY)", re.IGNORECASE)
+LIKE_A_SECRET = re.compile(
+    r".*(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|(?<!ASK)PASS|_PWD|AUTH|KEY)", re.IGNORECASE
+)
 SMALL_BYTES = 1 << 20
 # How the engine's own builder names the image of each step.
 STEP_MADE = re.compile(r" ---> ([0-9a-f]{12})")

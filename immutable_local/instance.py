@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +26,6 @@ TMP_OPTIONS = "rw,nosuid,nodev,mode=1777"
 HOST_NAME_LIMIT = 63
 INSTANCE = "instance"
 KILLED = 128 + 9
-# What the engine gives a container that says nothing of it.
-ENGINES_GRACE_SECONDS = 10.0
 # How the engine refuses a container whose image isn't there, and one whose name is taken.
 MISSING = 404
 # What else of a service an engine may refuse.
@@ -227,24 +226,15 @@ def discard(engine: Engine, session: Session, app: str, container: str, name: st
         engine.remove(container)
 
 
-def grace_of(engine: Engine, container: str) -> float:
-    """What its own release gives it between SIGTERM and SIGKILL, in seconds; nothing to one that is gone."""
-    try:
-        told = engine.inspect(container)["Config"].get("StopTimeout")
-        return float(told) if told is not None else ENGINES_GRACE_SECONDS
-    except EngineRefused as refused:
-        if refused.status != 404:
-            raise
-        return 0.0
-
-
 def retire(engine: Engine, session: Session, app: str, container: str, name: str, grace: float) -> bool:
-    """SIGTERM, `grace` seconds, SIGKILL; keep its log, remove it. Whether it heeded SIGTERM, if it ran."""
+    """SIGTERM, `grace` seconds, SIGKILL; keep its log, remove it. Returns whether it heeded SIGTERM."""
     heeded = True
     try:
-        ran = engine.inspect(container)["State"]["Running"]
+        began = time.monotonic()
         engine.stop(container, grace)
-        heeded = not ran or engine.inspect(container)["State"]["ExitCode"] != KILLED
+        # One that had been killed before didn't have to be waited for.
+        waited = time.monotonic() - began >= grace
+        heeded = engine.inspect(container)["State"]["ExitCode"] != KILLED or not waited
     except EngineRefused as refused:
         if refused.status != 404:
             raise

@@ -90,8 +90,8 @@ def retire(host: Host, app: str, containers: Sequence[Container], tell: Teller) 
     gone: list[str] = []
 
     def go(container: Container) -> None:
+        grace = _service(container).stop_grace_period
         try:
-            grace = instance.grace_of(host.engine, container.id)
             heeded = instance.retire(host.engine, host.session, app, container.id, container.name, grace)
         except EngineRefused as refused:
             if _writes_alone(container):
@@ -175,7 +175,7 @@ def let_go(host: Host, observed: Observed, live: Live) -> None:
     stopping = _stopping(observed, live)
     for each in mine:
         if each.running and each.name in stopping:
-            host.engine.stop(each.id, instance.grace_of(host.engine, each.id))
+            host.engine.stop(each.id, _service(each).stop_grace_period)
     stopped = [each for each in mine if not each.running or each.name in stopping]
     refusals: list[EngineRefused] = []
     for each in stopped:
