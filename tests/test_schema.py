@@ -178,8 +178,6 @@ BEYOND_A_SCHEMA = (
     "has a volume for one writer",
     "unknown volume",
     "must be an image that has a name",
-    "no service mounts it",
-    "nothing is built",
 )
 
 # What patterns don't say: all that isn't printable, and which letters are one.

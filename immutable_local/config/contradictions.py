@@ -34,9 +34,6 @@ def between_keys(given: Mapping[str, Any]) -> None:
             if key in given and "port" not in given:
                 hint = "add its port, or remove the key"
                 raise Wrong(Finding("a service without a port takes no traffic", hint))
-    with findings.at("strip_path"):
-        if given.get("strip_path") and given.get("path", "/") == "/" and "port" in given:
-            raise Wrong(Finding("there is no prefix to cut off", 'add path = "/api", or remove strip_path'))
     with findings.at("healthcheck", "path"):
         if "healthcheck" in given and given["healthcheck"].path is not None and "port" not in given:
             hint = 'add the port, or check with healthcheck = { command = ["..."] }'
@@ -52,11 +49,10 @@ def between_keys(given: Mapping[str, Any]) -> None:
 
 
 def between_services(app: App, given: Mapping[str, Any]) -> None:
-    """Between the services, between services and volumes, and what the file gives that none of them heeds."""
+    """Between the services, and between services and volumes; `given` is what stands in the file."""
     findings = Findings()
     _routes(app, given["services"], findings)
     _writers(app, findings)
-    _unheeded(app, given, findings)
     _watched(app, findings)
     for service in app.services:
         with findings.at("services", service.name, "environment"):
@@ -83,19 +79,6 @@ def _routes(app: App, given: Mapping[str, Any], findings: Findings) -> None:
                     path = "another path" if has_path else f'a path = "/{service.name}"'
                     hint = f"give one of them {path}, or domains of its own"
                     raise Wrong(Finding(f"{domain}{service.path} already leads to the service {other}", hint))
-
-
-def _unheeded(app: App, given: Mapping[str, Any], findings: Findings) -> None:
-    with findings.at("build"):
-        if "build" in given and not app.builds:
-            hint = "remove it, or remove the image of the service that is to be built"
-            raise Wrong(Finding("each service has an image of its own, so nothing is built", hint))
-    mounted = {mount.volume for service in app.services for mount in service.volumes}
-    for volume in given.get("volumes", {}):
-        with findings.at("volumes", volume):
-            if volume not in mounted:
-                hint = f'mount it in a service: volumes = ["{volume}:/data"], or remove it'
-                raise Wrong(Finding("no service mounts it", hint))
 
 
 def _writers(app: App, findings: Findings) -> None:
