@@ -63,16 +63,21 @@ def create_proxy(
     return container
 
 
-def seed(engine: Engine, proxy: Proxy, container: str) -> None:
-    """Let a proxy that doesn't run find what it needs to start. Its routes are loaded once it runs."""
+def seed(engine: Engine, proxy: Proxy, container: str) -> bool:
+    """Let a proxy find what it needs to start. Its routes are loaded once it runs.
+
+    Returns whether something of it was missing, or broken.
+    """
 
     def read(path: str) -> str | None:
         found = engine.read(container, f"/imm/proxy/data/{path}")
         return None if found is None else found.decode(errors="replace")
 
-    for path, content in proxy.seeds(read).items():
+    missing = {path: content for path, content in proxy.seeds(read).items() if read(path) != content}
+    for path, content in missing.items():
         folder = [_folder(f"data/{path.rpartition('/')[0]}", SIDECAR_UID)] if "/" in path else []
         engine.put(container, "/imm/proxy", [*folder, _file(f"data/{path}", content.encode())])
+    return bool(missing)
 
 
 def start_proxy(start: Callable[[str], Any], container: str, wanted: Asked) -> None:

@@ -389,10 +389,9 @@ def _make(
         undo.by(engine.remove, SIDECAR)
         start_sidecar(engine, python, wanted, container)
     else:
-        if not current.running:
-            seed(engine, proxy, current.id)
-        # Restarted, as the engine may be waiting to start one that crashed again and again.
-        start_proxy(engine.start if current.running else engine.restart, PROXY, wanted)
+        # One that crashes again and again runs for a moment, or the engine is waiting to start it.
+        crashed = seed(engine, proxy, current.id) or not current.running
+        start_proxy(engine.restart if crashed else engine.start, PROXY, wanted)
         # Made anew: an old one may belong to a network namespace that is gone.
         remove_ours(engine, SIDECAR)
         # This proxy has its name: others come in with the sidecar's start.
