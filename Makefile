@@ -26,7 +26,7 @@ check: ## the same without looking whether the machine is ready
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
-	$(VENV)/python -m pytest -v --durations=15 -n $(LANES) --dist loadscope $(ARGS)
+	$(VENV)/python -m pytest -v --durations=40 -n $(LANES) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 SOAKED := tests/test_killed.py tests/remote/test_killed_proxy.py tests/remote/test_killed_at_first.py \
 	tests/remote/test_faults.py tests/remote/test_over.py tests/remote/test_full_and_lost.py tests/proxies \

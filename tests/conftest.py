@@ -17,6 +17,7 @@ from hypothesis import settings
 pytest.register_assert_rewrite("tests.host", "tests.kills")
 
 from tests.host import ROOT, Host, Project  # noqa: E402
+from tests.lanes import APART, Lanes, drives_the_engine  # noqa: E402
 
 # A shell that starts the tests in the background ignores Ctrl-C for all that they start, and some wait for it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,12 +76,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "machine" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.engine)
+            file = item.path.relative_to(ROOT).as_posix()
+            if not file.startswith(APART) and not drives_the_engine(file):
+                raise pytest.UsageError(f"{file} drives the engine: tests/lanes.py doesn't see that")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    from tests.lanes import Lanes
-
     return Lanes(config, log)
 
 

@@ -5,9 +5,16 @@ The tests of a lane share an engine and its host, and run one after another in t
 
 from __future__ import annotations
 
+import re
+from functools import cache
+from pathlib import Path
+
 from xdist.scheduler import LoadScopeScheduling
 
+ROOT = Path(__file__).resolve().parent.parent
 APART = ("tests/remote/", "tests/proxies/")
+# Who drives the first engine does it by one of these.
+DRIVERS = re.compile(r"^from tests\.(host|kills|sequences) import ", re.MULTILINE)
 
 
 class Lanes(LoadScopeScheduling):
@@ -15,6 +22,11 @@ class Lanes(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if not file.startswith("tests/"):
-            return file
-        return "an engine of its own" if file.startswith(APART) else "the engine"
+        if file.startswith(APART):
+            return "an engine of its own"
+        return "the engine" if drives_the_engine(file) else file
+
+
+@cache
+def drives_the_engine(file: str) -> bool:
+    return DRIVERS.search((ROOT / file).read_text()) is not None
