@@ -100,8 +100,10 @@ def prepare(at: Deployment, release: Release, plan: Plan, undo: Undo) -> Structu
 def _say_each_slot(at: Deployment, app: App) -> None:
     """A service whose routes go is looked for by its flag. What imm 0.1.0 made live has those of green."""
     serving = {each.name for each in app.services if each.takes_traffic}
+    if at.found.structure is None or not at.found.structure.sides.keys() - serving:
+        return
     told = at.host.session.ask("live_release", app=at.app)
-    if told is not None and at.found.structure is not None and at.found.structure.sides.keys() - serving:
+    if told is not None:
         at.host.proxy.point(at.host.session, at.app, Live.from_json(told))
 
 

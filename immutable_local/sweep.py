@@ -88,9 +88,10 @@ def retire(host: Host, app: str, containers: Sequence[Container], tell: Teller) 
     that can't be removed is in nobody's way, unless it writes what only one may.
     """
     gone: list[str] = []
+    services = {each.id: _service(each) for each in containers}
 
     def go(container: Container) -> None:
-        grace = _service(container).stop_grace_period
+        grace = services[container.id].stop_grace_period
         try:
             heeded = instance.retire(host.engine, host.session, app, container.id, container.name, grace)
         except EngineRefused as refused:
@@ -106,7 +107,7 @@ def retire(host: Host, app: str, containers: Sequence[Container], tell: Teller) 
             )
 
     for last in (False, True):
-        side_by_side(go, [each for each in containers if (_service(each).image is not None) is last])
+        side_by_side(go, [each for each in containers if (services[each.id].image is not None) is last])
     return sorted(gone)
 
 
