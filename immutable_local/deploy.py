@@ -197,7 +197,8 @@ def prune_releases(engine: Engine, app: str, keep: int, options: Options, tell: 
         found, live = at.found, _live_number(at.found)
         # What the sweep is to find again would seem to be left over, or too old.
         if not history_is_lost(found) and not found.nameless:
-            removed.update(prune.prune(engine, app, found.sealed, found.unsealed, found.records, live, keep))
+            images = found.sealed, found.unsealed
+            removed.update(prune.prune(engine, at.host.session, app, *images, found.records, live, keep))
 
     # On a full disk nothing can be written, by the sweep neither, until something has gone.
     with deployment(begun, app, FREEING, options, tell, first=remove) as at:
@@ -278,7 +279,8 @@ def roll_out(
         if at.found.secrets:
             secret.sweep(at.engine, at.app)
     with tell.step("prune"):
-        prune.prune(at.engine, at.app, *images(), ledger.read(session, at.app), release.number, keep)
+        records = ledger.read(session, at.app)
+        prune.prune(at.engine, session, at.app, *images(), records, release.number, keep)
     session.ask("doing_clear", app=at.app)
     return _live(at, release, _remarks(at, release, plan, held), plan.causes)
 

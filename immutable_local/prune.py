@@ -9,6 +9,7 @@ from typing import Any
 from immutable_local import image
 from immutable_local.engine import Engine
 from immutable_local.release import WAS_LIVE
+from immutable_local.sidecar.session import Session
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ def too_old(
 
 def prune(
     engine: Engine,
+    session: Session,
     app: str,
     sealed: Collection[int],
     left: Collection[str],
@@ -44,12 +46,17 @@ def prune(
     live: int | None,
     keep: int,
 ) -> list[int]:
-    """Remove the images of releases too old, and builds that became no release; returns the numbers."""
+    """Remove the images of releases too old, and builds that became no release; returns the numbers.
+
+    Raises SessionLost when the app's lock was lost: by now another release may be one that is kept.
+    """
     removed = []
     for number in too_old(records, list(sealed), live, keep):
+        session.ask("still_locked", name=f"app-{app}")
         if engine.remove_image(f"{image.repository(app)}:{number}"):
             removed.append(number)
     # What a release that just went was built from may have become such a leftover.
     for each in image.of_app(engine, app)[1] if removed else left:
+        session.ask("still_locked", name=f"app-{app}")
         engine.remove_image(each)
     return removed

@@ -62,9 +62,12 @@ def sweep(
             tell.warn(f"{failed.message}; {'; '.join(failed.details[:1])}".rstrip("; "))
     _settle_routes(host, observed, tell)
     for number in orphans:
+        _still_locked(host, observed.app)
         host.engine.remove_image(f"{image.repository(observed.app)}:{number}")
     for each in observed.tasks:
         host.engine.remove(each.id)
+    # It lists anew: what a successor builds is not this command's.
+    _still_locked(host, observed.app)
     image.remove_leftovers(host.engine, observed.app)
     secret.sweep(host.engine, observed.app)
     host.session.ask("doing_clear", app=observed.app)
@@ -176,16 +179,19 @@ def let_go(host: Host, observed: Observed, live: Live) -> None:
     stopping = _stopping(observed, live)
     for each in mine:
         if each.running and each.name in stopping:
+            _still_locked(host, observed.app)
             host.engine.stop(each.id, _service(each).stop_grace_period)
     stopped = [each for each in mine if not each.running or each.name in stopping]
     refusals: list[EngineRefused] = []
     for each in stopped:
+        _still_locked(host, observed.app)
         try:
             host.engine.start(each.id)
         except EngineRefused as refused:
             # The others are none the worse for it.
             refusals.append(refused)
     for each in mine:
+        _still_locked(host, observed.app)
         host.engine.keep_running(each.id)
     if refusals:
         raise refusals[0]
@@ -202,6 +208,11 @@ def let_go(host: Host, observed: Observed, live: Live) -> None:
             _let_pass(host, observed, live)
             raise
     _let_pass(host, observed, live)
+
+
+def _still_locked(host: Host, app: str) -> None:
+    """A client that was away and lost its lock changes nothing of its successor's. Raises SessionLost."""
+    host.session.ask("still_locked", name=f"app-{app}")
 
 
 def _let_pass(host: Host, observed: Observed, live: Live) -> None:

@@ -31,7 +31,7 @@ from immutable_local.engine import connect
 from immutable_local.host import attach
 from immutable_local.sidecar.program import HEARTBEAT_SECONDS
 from tests.conftest import Machine
-from tests.host import Host, Project
+from tests.host import HEALTHCHECK, Host, Project
 from tests.kills import (
     SIGNALS,
     STEPS,
@@ -326,6 +326,40 @@ class TestWhatKillsFound:
         )
         assert list(told) == []
         check(host, app, live, version)
+
+    def test_a_sweep_that_wakes_up_starts_no_old_instance_beside_the_new_one(self, shared: Host):
+        """Frozen while it waited for the one that a killed command was stopping: two would write what only one may."""
+        slow = ["sh", "-c", "trap 'sleep 4; kill $!; exit 0' TERM; python3 server.py & wait"]
+        subject = Subject(shared, "one", command=slow, stop_grace_period="8s")
+        app, version = subject.app, subject.next_version()
+        subject.deploy()
+        [old] = shared.running(app)
+        with command(shared, app.version("another"), "up") as killed:
+            assert killed.begun("stop_old"), killed
+            time.sleep(0.2)
+            killed.send(Signals.SIGKILL, alone=False)
+            killed.ended()
+        app.version(version)
+        told: Any = shared.engine.events(
+            since=f"{time.time():.9f}", filters={"container": old, "event": ["kill", "die"]}, decode=True
+        )
+        with command(shared, app, "up") as frozen:
+            assert next(told)["Action"] == "kill"
+            frozen.send(Signals.SIGSTOP)
+            told.close()
+            app.version(
+                subject.next_version(), behave="wait", healthcheck={**HEALTHCHECK, "start_period": "60s"}
+            )
+            patient = ("up", "--wait", f"{HEARTBEAT_SECONDS + 5:.0f}s")
+            with shared.begun(app, *patient, step="check_health") as successor:
+                frozen.send(Signals.SIGCONT)
+                woken = frozen.ended()
+                assert old not in shared.running(app)
+                assert shared.inspect(old)["HostConfig"]["RestartPolicy"]["Name"] == "no"
+                shared.let_go(app)
+                live = successor.ends().result["release"]
+        assert (woken.code, woken.error["code"]) == (1, "session_lost")
+        check(shared, app, live)
 
     def test_what_a_sweep_takes_away_ends_in_its_own_releases_time(self, shared: Host):
         """Killed before it retired the old instance, whose successor is given no time at all."""

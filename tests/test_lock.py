@@ -16,7 +16,10 @@ from immutable_local import lock
 from immutable_local.engine import connect
 from immutable_local.errors import HostLocked, SessionLost
 from immutable_local.host import attach
+from immutable_local.observed import observe
+from immutable_local.prune import prune
 from immutable_local.sidecar.program import HEARTBEAT_SECONDS
+from immutable_local.sweep import let_go
 from immutable_local.wait import until
 from tests.host import HEALTHCHECK, Host, Project
 from tests.kills import command
@@ -202,6 +205,26 @@ def test_who_is_interrupted_while_waiting_for_the_hosts_lock_does_not_get_it(hos
             with pytest.raises(KeyboardInterrupt), lock.host(second.session, "another"):
                 pass
         assert first.session.ask("lock", name="host", who={}, wait=3.0)
+
+
+def test_who_lost_the_lock_removes_no_release_and_starts_no_instance(host: Host, app: Project):
+    """Frozen in a prune, or in a sweep: by now another release may be one that is kept, or live."""
+    host.up(app)
+    host.up(app.version("2"))
+    [live] = host.running(app)
+    host.engine.stop(live, timeout=0)
+    before = host.holdings()
+    ready = attach(connect())
+    assert ready is not None
+    with ready.session as session:
+        found = observe(ready.engine, session, app.name)
+        assert found.live is not None
+        images = found.sealed, found.unsealed
+        with pytest.raises(SessionLost, match="lock was lost"):
+            prune(ready.engine, session, app.name, *images, found.records, live=2, keep=0)
+        with pytest.raises(SessionLost, match="lock was lost"):
+            let_go(ready, found, found.live)
+    assert host.holdings() == before
 
 
 def test_what_is_told_is_done_in_its_order_and_before_what_is_asked_later(host: Host, app: Project):
