@@ -8,12 +8,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from immutable_local.errors import ImmError
+from immutable_local.unbroken import unbroken
 
 
 class Undo:
     """Undo steps, run in reverse order at the end of a `with`, unless what was begun is kept.
 
-    A step that fails is reported to `report`, and the others still run.
+    A step that fails is reported to `report`, and the others still run. An interruption cuts none of them: it
+    is raised when all is undone.
     """
 
     def __init__(self, report: Callable[[str], Any]) -> None:
@@ -40,13 +42,19 @@ class Undo:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._steps.close()
+        try:
+            unbroken(self._steps.close)
+        finally:
+            # What an interruption kept from beginning: only the first one interrupts.
+            self._steps.close()
 
     def _run(self, step: Callable[..., Any], arguments: tuple[Any, ...], decisive: bool = False) -> None:
         try:
             step(*arguments)
-        except ImmError as failed:
+        except BaseException as failed:
             self.whole = False
             if decisive:
                 self._steps.pop_all()
+            if not isinstance(failed, ImmError):
+                raise
             self._report(f"while undoing ({step.__name__}): {failed.message}; the next command finishes it")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
+
 import pytest
 
 from immutable_local.errors import EngineRefused, ImmError
@@ -68,3 +72,48 @@ def test_what_was_begun_before_is_undone_when_the_way_back_is_open():
         undo.only_after(done.append, "point back")
         raise ImmError("the cause")
     assert done == ["point back", "discard"]
+
+
+def test_what_may_still_be_in_use_is_left_also_when_the_way_back_meets_something_unknown():
+    done: list[str] = []
+
+    def point_back() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), Undo(done.append) as undo:
+        undo.by(done.append, "discard")
+        undo.only_after(point_back)
+        undo.by(done.append, "later")
+        raise ImmError("the cause")
+    assert done == ["later"] and not undo.whole
+
+
+def test_an_interruption_cuts_no_undo_step():
+    """Its command ends as soon as all is undone: what isn't brought back by then nobody brings back."""
+    done: list[str] = []
+
+    def start_again() -> None:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.2)
+        done.append("started again")
+
+    with pytest.raises(KeyboardInterrupt), Undo(done.append) as undo:
+        undo.by(done.append, "first")
+        undo.by(start_again)
+        raise ImmError("the cause")
+    assert done == ["started again", "first"] and undo.whole
+
+
+def test_an_interruption_at_the_begin_of_undoing_keeps_nothing_from_being_undone(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def interrupted(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), Undo(done.append) as undo:
+        undo.by(done.append, "first")
+        undo.by(done.append, "second")
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        raise ImmError("the cause")
+    assert done == ["second", "first"]
