@@ -12,7 +12,8 @@ from typing import Any
 
 from immutable_local import drain, health, image, instance, ledger, lock, network, parking, secret
 from immutable_local import labels as label
-from immutable_local.app import Service
+from immutable_local.app import App, Mount, Service, Volume
+from immutable_local.engine import Engine
 from immutable_local.errors import EngineError, EngineRefused, ImmError, SessionLost, Unhealthy
 from immutable_local.events import Teller
 from immutable_local.host import Host
@@ -91,14 +92,14 @@ def retire(host: Host, app: str, containers: Sequence[Container], tell: Teller) 
     that can't be removed is in nobody's way, unless it writes what only one may.
     """
     gone: list[str] = []
-    services = {each.id: _service(each) for each in containers}
+    services = {each.id: _service(host.engine, each) for each in containers}
 
     def go(container: Container) -> None:
         grace = services[container.id].stop_grace_period
         try:
             heeded = instance.retire(host.engine, host.session, app, container.id, container.name, grace)
         except EngineRefused as refused:
-            if _writes_alone(container):
+            if _writes_alone(host.engine, container):
                 raise
             tell.warn(f"{container.name} stays, until the next command tries again: {refused.message}")
             return
@@ -180,7 +181,7 @@ def let_go(host: Host, observed: Observed, live: Live) -> None:
     for each in mine:
         if each.running and each.name in stopping:
             _still_locked(host, observed.app)
-            host.engine.stop(each.id, _service(each).stop_grace_period)
+            host.engine.stop(each.id, _service(host.engine, each).stop_grace_period)
     stopped = [each for each in mine if not each.running or each.name in stopping]
     refusals: list[EngineRefused] = []
     for each in stopped:
@@ -383,10 +384,29 @@ def _stopping(observed: Observed, live: Live) -> set[str]:
     return {name for each in waited_for for name in live.services[each.name].instances}
 
 
-def _writes_alone(container: Container) -> bool:
-    return unseal(container.labels, container.image).app.one_writer(_service(container))
+def _writes_alone(engine: Engine, container: Container) -> bool:
+    app = _made_for(engine, container)
+    return app.one_writer(app.service(container.labels[label.SERVICE]))
 
 
-def _service(container: Container) -> Service:
-    """As the release says that it was made for."""
-    return unseal(container.labels, container.image).app.service(container.labels[label.SERVICE])
+def _service(engine: Engine, container: Container) -> Service:
+    return _made_for(engine, container).service(container.labels[label.SERVICE])
+
+
+def _made_for(engine: Engine, container: Container) -> App:
+    """As its release says that it was made for.
+
+    What imm 0.1.0 made of someone else's image has no seal: the engine says how it is to be stopped, and as
+    nobody says how many may write its volumes, it is taken for the only one.
+    """
+    if label.SEALED in container.labels:
+        return unseal(container.labels, container.image).app
+    inspected = engine.find(container.id) or {"Config": {}}
+    service = Service(
+        container.labels[label.SERVICE],
+        image=container.image,
+        volumes=tuple(Mount(each, "") for each in container.volumes),
+        stop_grace_period=float(inspected["Config"].get("StopTimeout", Service.stop_grace_period)),
+    )
+    volumes = tuple(Volume(each, writers="one") for each in container.volumes)
+    return App(container.labels[label.APP], (service,), volumes=volumes)

@@ -1,4 +1,4 @@
-"""What a sweep finds missing, as values."""
+"""What a sweep finds missing, as values; and what it takes away that an older imm left, on a host."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from immutable_local import labels as label
 from immutable_local.sweep import missing_record
+from tests.host import Host, Project
 from tests.values import observed, record, release
 
 EARLIER, SINCE, LATER = (f"2026-01-01T00:0{minute}:00.000Z" for minute in (0, 1, 2))
@@ -36,3 +38,25 @@ def test_a_flip_to_the_release_that_was_live_already_is_missed_until_it_is_recor
 def test_what_an_older_imm_recorded_goes_by_its_time():
     assert missing(at=LATER) is None
     assert missing(at=EARLIER) == "went_live"
+
+
+def test_an_instance_that_imm_0_1_0_made_of_someone_elses_image_goes_as_others_do(host: Host, app: Project):
+    """It has no seal: another release takes its place, and the next command has nothing left to do."""
+    waiting = ["python3", "-c", "import signal; signal.signal(15, lambda *_: exit()); signal.pause()"]
+    host.up(app.service("db", image=host.base, command=waiting))
+    name = f"{app.name}-db-1-green-1"
+    labels = host.inspect(name)["Config"]["Labels"]
+    host.engine.remove_container(name, force=True)
+    host.engine.create_container(
+        host.base,
+        waiting,
+        name=name,
+        labels={key: told for key, told in labels.items() if key != label.SEALED},
+        stop_timeout=10,
+        host_config=host.engine.create_host_config(network_mode=f"imm-app-{app.name}"),
+    )
+    host.engine.start(name)
+    app.service("db", environment={"N": "1"})
+    assert host.up(app).result["outcome"] == "live"
+    assert host.running(app) == [f"{app.name}-db-2-blue-1", f"{app.name}-web-1-green-1"]
+    assert host.up(app).result["outcome"] == "unchanged"
