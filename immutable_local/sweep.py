@@ -47,7 +47,8 @@ def sweep(
     left = [*unspared, *orphans, *observed.unsealed, *observed.tasks]
     held = observed.live is not None and observed.live.held
     if not left and not held and observed.doing is None and missing_record(observed) is None:
-        return _count_no_more(host, observed, tell)
+        # What is spared may be watched still, and is compared with what is live until that ends.
+        return observed if spared else _count_no_more(host, observed, tell)
     if observed.live is not None:
         parking.sweeping(host, observed.app, observed.live.held)
     _complete_ledger(host, observed, command)

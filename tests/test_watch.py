@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from immutable_local import lock
 from immutable_local.app import Service
+from immutable_local.engine import connect
+from immutable_local.host import attach
 from immutable_local.proxy import Counts
 from immutable_local.wait import until
 from immutable_local.watch import beyond, would_do
@@ -280,6 +283,25 @@ class TestOnAHost:
         assert shared.get("/version", healthy) == "good"
         assert [each["Id"] for each in shared.instances(healthy)] == before
         assert "swept" not in outcome.stderr
+
+    def test_a_revert_during_the_watch_that_gives_up_leaves_the_watch_all_it_had(
+        self, shared: Host, healthy: Project
+    ):
+        """The instances to go back to, and the counting: errors of the new release still end it."""
+        with shared.begun(healthy.version("erring", behave="erring"), "up", step="watch") as running:
+            host = attach(connect())
+            assert host is not None
+            with (
+                host.session as session,
+                lock.host(session, "a test"),
+                shared.begun(healthy, "revert", *PATIENT, step="start") as second,
+            ):
+                second.interrupt()
+                second.ends(1)
+            assert look(shared, healthy)["live"]["counted"]
+            until(lambda: shared.ask("/version", healthy).status == 200, 30.0, pause=0.02)
+            outcome = running.ends(1)
+        went_back(shared, healthy, outcome, "5xx")
 
     def test_a_client_killed_while_it_watches_leaves_the_new_release(self, shared: Host, healthy: Project):
         """And the old one, until the next command of any kind."""
