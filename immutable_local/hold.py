@@ -44,7 +44,7 @@ def make_room(
     with at.tell.step("hold"):
         # Before anybody has to wait: it takes a while where routes change, and may be refused.
         routes = structure.prepare(at, release, plan, undo)
-        undo.by(start_again, at, [each.name for each in stopping if each not in waiting])
+        undo.by(start_again, at, [each.name for each in stopping if each not in waiting], held)
         if waiting:
             parking.begin(at.host, routes, live.slots, waiting)
             at.host.proxy.point(at.host.session, at.app, replace(live, held=held))
@@ -87,8 +87,8 @@ def drain_of(service: Service) -> float:
     return min(service.drain, service.hold / DRAIN_IN_HOLD) if service.hold else service.drain
 
 
-def start_again(at: Deployment, unreached: Sequence[str]) -> None:
-    """Undo `make_room`: the old instances run again, and get the requests that waited.
+def start_again(at: Deployment, unreached: Sequence[str], held: tuple[str, ...]) -> None:
+    """Undo `make_room`: the old instances run again, and get the requests that waited for those `held`.
 
     Of those that are `unreached`, as they have no port, it is told that they were away.
     """
@@ -96,6 +96,7 @@ def start_again(at: Deployment, unreached: Sequence[str]) -> None:
     if found.live is None:
         return
     away = [name for name in unreached if set(found.missing) & set(found.live.services[name].instances)]
-    let_go(at.host, found, found.live)
+    # Whoever was interrupted didn't wait for the hold to be there: it may come after this look.
+    let_go(at.host, found, replace(found.live, held=held))
     if away:
         at.tell.warn(f"{', '.join(away)}: the old instance had stopped, and runs again; {UNREACHED}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -33,6 +35,28 @@ for each in pathlib.Path("/proc").glob("[0-9]*"):
         if f"/park/{sys.argv[1]}.web".encode() in (each / "cmdline").read_bytes():
             os.kill(int(each.name), int(sys.argv[2]))
 """
+# Run in the sidecar: stops the session that has an app's lock in the middle of pointing its live link anew.
+STOP_WHILE_POINTING = """\
+import os, pathlib, signal, sys, time
+home, lock = pathlib.Path("/imm/proxy/data/apps", sys.argv[1]), f"/imm/state/data/locks/app-{sys.argv[1]}"
+before, until = set(os.listdir(home)), time.monotonic() + 60
+def has_it(process):
+    try:
+        return any(os.readlink(each) == lock for each in (process / "fd").iterdir())
+    except OSError:
+        return False
+def still(waiting):
+    return waiting and time.monotonic() < until
+while still(not (found := [each for each in pathlib.Path("/proc").glob("[0-9]*") if has_it(each)])):
+    time.sleep(0.02)
+while still(not any(each.startswith("gen-") for each in set(os.listdir(home)) - before)):
+    pass
+os.kill(int(found[0].name), signal.SIGSTOP)
+print(found[0].name)
+"""
+SIGNAL = "import os, sys; os.kill(int(sys.argv[1]), int(sys.argv[2]))"
+# Longer than an interrupted client waits for what it asked for last.
+LATE_SECONDS = 2.0
 
 
 @pytest.fixture
@@ -242,6 +266,21 @@ class TestOneWriter:
         policies = [host.inspect(each)["HostConfig"]["RestartPolicy"]["Name"] for each in old]
         assert policies == ["always", "always"]
         assert look(host, app)["live"]["held"] == []
+
+    def test_a_hold_that_comes_late_to_an_interrupted_command_is_taken_back(self, host: Host, app: Project):
+        """The sidecar is at it, and slow: the command, on its way back already, sees nothing held."""
+        with ThreadPoolExecutor(1) as beside:
+            stopped = beside.submit(
+                host.printed, "imm-sidecar", "python3", "-c", STOP_WHILE_POINTING, app.name
+            )
+            with host.begun(app.version("2"), "up", step="hold") as running:
+                session = stopped.result().strip()
+                running.interrupt()
+                time.sleep(LATE_SECONDS)
+                host.execute("imm-sidecar", "python3", "-c", SIGNAL, session, str(int(signal.SIGCONT)))
+                assert running.ends(1).error["code"] == "interrupted"
+        assert look(host, app)["live"]["held"] == []
+        assert host.get("/version") == "1"
 
     def test_interrupted_while_what_waited_is_let_go_the_new_release_stays(self, host: Host, app: Project):
         """It has begun some of that already, which can't go back. Where that waits is slow to listen here."""
