@@ -179,7 +179,9 @@ def record_failure(at: Deployment, failed: BaseException) -> None:
             step=at.tell.current,
             **reason_of(failed),
         )
-    at.host.session.ask("doing_clear", app=at.app)
+    # What could not be undone the next command is to find.
+    if at.tell.undone:
+        at.host.session.ask("doing_clear", app=at.app)
 
 
 def clear_images(at: Deployment) -> None:

@@ -9,12 +9,13 @@ from immutable_local import drain, parking, structure
 from immutable_local import labels as label
 from immutable_local.app import Service
 from immutable_local.deployment import Deployment
+from immutable_local.errors import EngineRefused
 from immutable_local.listed import Container
 from immutable_local.observed import observe
 from immutable_local.plan import Plan
 from immutable_local.release import Release
 from immutable_local.routes import Slot, Structure
-from immutable_local.sweep import let_go
+from immutable_local.sweep import in_the_way, let_go
 from immutable_local.unbroken import side_by_side
 from immutable_local.undo import Undo
 
@@ -90,11 +91,18 @@ def drain_of(service: Service) -> float:
 def start_again(at: Deployment, unreached: Sequence[str], held: tuple[str, ...]) -> None:
     """Undo `make_room`: the old instances run again, and get the requests that waited for those `held`.
 
-    Of those that are `unreached`, as they have no port, it is told that they were away.
+    Of those that are `unreached`, as they have no port, it is told that they were away. Raises EngineRefused
+    where a new instance is still in their way.
     """
     found = observe(at.engine, at.host.session, at.app)
     if found.live is None:
         return
+    if writing := in_the_way(at.engine, found):
+        # The next command's sweep ends these first, and starts the old ones then.
+        at.tell.undone = False
+        raise EngineRefused(
+            f"{', '.join(writing)} could not be stopped, and nothing is started beside what writes alone"
+        )
     away = [name for name in unreached if set(found.missing) & set(found.live.services[name].instances)]
     # Whoever was interrupted didn't wait for the hold to be there: it may come after this look.
     let_go(at.host, found, replace(found.live, held=held))

@@ -86,6 +86,11 @@ def stray_instances(observed: Observed) -> list[Container]:
     return [each for each in observed.containers if each.name not in named]
 
 
+def in_the_way(engine: Engine, observed: Observed) -> list[str]:
+    """Strays that run, and write what only one may: what is live can't be started beside them."""
+    return [each.name for each in stray_instances(observed) if each.running and _writes_alone(engine, each)]
+
+
 def retire(host: Host, app: str, containers: Sequence[Container], tell: Teller) -> list[str]:
     """Stop and remove these instances, each with the grace of its own release; the names of those that went.
 
@@ -312,8 +317,8 @@ def _complete_ledger(host: Host, observed: Observed, command: str) -> None:
 
 
 def _told_already(observed: Observed, doing: Mapping[str, Any]) -> bool:
-    """Whether a sweep that was interrupted itself came as far as to say where this one was."""
-    told = [record["at"] for record in observed.records if record["event"] == "interrupted"]
+    """Whether this one said itself where it failed, or a sweep did that was interrupted since."""
+    told = [record["at"] for record in observed.records if record["event"] in ("interrupted", "failed")]
     return bool(told) and told[-1] > doing.get("at", told[-1])
 
 

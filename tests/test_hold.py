@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from immutable_local import hold
-from immutable_local.app import Mount, Service, Volume
+from immutable_local.app import Mount, Service, Volume, Writers
+from immutable_local.errors import EngineRefused
+from immutable_local.events import Teller
 from immutable_local.live import Live
 from immutable_local.observed import Observed
-from tests.values import observed, release
+from tests.values import container, observed, release, seal_labels
 
 WEB = Service("web", port=8000, volumes=(Mount("data", "/data"),))
 
@@ -21,8 +24,13 @@ def started_again(monkeypatch: pytest.MonkeyPatch, found: Observed, held: tuple[
     let_go: list[Live] = []
     monkeypatch.setattr(hold, "observe", lambda *_: found)
     monkeypatch.setattr(hold, "let_go", lambda host, found, live: let_go.append(live))
-    at: Any = SimpleNamespace(engine=None, host=SimpleNamespace(session=None), app="shop")
-    hold.start_again(at, (), held)
+    tell = Teller(lambda event: None)
+    at: Any = SimpleNamespace(engine=None, host=SimpleNamespace(session=None), app="shop", tell=tell)
+    try:
+        hold.start_again(at, (), held)
+    except EngineRefused:
+        # The next command is told so, and tries again.
+        assert not tell.undone
     return let_go
 
 
@@ -31,3 +39,19 @@ def test_a_hold_that_comes_late_is_taken_back(monkeypatch: pytest.MonkeyPatch):
     found = observed(release(WEB, volumes=[Volume("data")]))
     [live] = started_again(monkeypatch, found, held=("web",))
     assert live.held == ("web",)
+
+
+@pytest.mark.parametrize(
+    ("writers", "state", "beside"),
+    [("one", "running", False), ("one", "exited", True), ("many", "running", True)],
+)
+def test_nothing_is_started_beside_a_new_instance_that_writes_alone(
+    monkeypatch: pytest.MonkeyPatch, writers: Writers, state: str, beside: bool
+):
+    """It could not be stopped: a process that hangs on its volume, an engine that fails."""
+    new = release(WEB, volumes=[Volume("data", writers)], number=2)
+    marks = {**seal_labels(new), "imm.service": "web"}
+    stray = replace(container("shop-web-2-blue-1", state), labels=marks)
+    found = observed(release(WEB, volumes=[Volume("data")]))
+    found = replace(found, containers=[*found.containers, stray])
+    assert bool(started_again(monkeypatch, found, held=())) is beside
