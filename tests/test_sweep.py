@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from immutable_local import labels as label
-from immutable_local.sweep import missing_record
+from immutable_local.sweep import in_the_way, missing_record
 from tests.host import Host, Project
-from tests.values import observed, record, release
+from tests.values import container, observed, record, release
 
 EARLIER, SINCE, LATER = (f"2026-01-01T00:0{minute}:00.000Z" for minute in (0, 1, 2))
 
@@ -40,23 +41,34 @@ def test_what_an_older_imm_recorded_goes_by_its_time():
     assert missing(at=EARLIER) == "went_live"
 
 
+def test_what_has_no_seal_is_in_the_way_where_it_has_a_volume():
+    """Nobody knows how many may write it. A sealed one says so, as in tests/test_hold.py."""
+    marks = {"imm.app": "shop", "imm.service": "db"}
+    stray = replace(container("shop-db-1-blue-1"), labels=marks)
+    writing = replace(stray, name="shop-db-1-blue-2", volumes=frozenset({"imm-shop-data"}))
+    engine: Any = SimpleNamespace(find=lambda name: None)
+    found = replace(observed(release()), containers=[stray, writing])
+    assert in_the_way(engine, found) == ["shop-db-1-blue-2"]
+
+
 def test_an_instance_that_imm_0_1_0_made_of_someone_elses_image_goes_as_others_do(host: Host, app: Project):
     """It has no seal: another release takes its place, and the next command has nothing left to do."""
-    waiting = ["python3", "-c", "import signal; signal.signal(15, lambda *_: exit()); signal.pause()"]
-    host.up(app.service("db", image=host.base, command=waiting))
+    deaf = ["sleep", "600"]
+    host.up(app.service("db", image=host.base, command=deaf, stop_grace_period="1s"))
     name = f"{app.name}-db-1-green-1"
     labels = host.inspect(name)["Config"]["Labels"]
     host.engine.remove_container(name, force=True)
     host.engine.create_container(
         host.base,
-        waiting,
+        deaf,
         name=name,
         labels={key: told for key, told in labels.items() if key != label.SEALED},
-        stop_timeout=10,
+        stop_timeout=1,
         host_config=host.engine.create_host_config(network_mode=f"imm-app-{app.name}"),
     )
     host.engine.start(name)
-    app.service("db", environment={"N": "1"})
-    assert host.up(app).result["outcome"] == "live"
+    outcome = host.up(app.service("db", environment={"N": "1"}))
+    assert outcome.result["outcome"] == "live"
+    assert f"{name} did not end within 1 s of SIGTERM" in outcome.stderr
     assert host.running(app) == [f"{app.name}-db-2-blue-1", f"{app.name}-web-1-green-1"]
     assert host.up(app).result["outcome"] == "unchanged"
