@@ -65,15 +65,6 @@ def test_what_may_still_be_in_use_is_left_when_the_way_back_fails():
     assert len(reported) == 1
 
 
-def test_what_was_begun_before_is_undone_when_the_way_back_is_open():
-    done: list[str] = []
-    with pytest.raises(ImmError), Undo(done.append) as undo:
-        undo.by(done.append, "discard")
-        undo.only_after(done.append, "point back")
-        raise ImmError("the cause")
-    assert done == ["point back", "discard"]
-
-
 def test_what_may_still_be_in_use_is_left_also_when_the_way_back_meets_something_unknown():
     done: list[str] = []
 
@@ -117,3 +108,12 @@ def test_an_interruption_at_the_begin_of_undoing_keeps_nothing_from_being_undone
         monkeypatch.setattr(threading.Thread, "start", interrupted)
         raise ImmError("the cause")
     assert done == ["second", "first"]
+
+
+def test_what_was_begun_before_is_undone_when_the_way_back_is_open():
+    done: list[str] = []
+    with pytest.raises(ImmError), Undo(done.append) as undo:
+        undo.by(done.append, "discard")
+        undo.only_after(done.append, "point back")
+        raise ImmError("the cause")
+    assert done == ["point back", "discard"]
