@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from immutable_local.app import Service
 from immutable_local.events import Teller
@@ -22,12 +23,15 @@ def wait_until_idle(
     tell: Teller,
     lasting: Callable[[], None] | None = None,
     early: Mapping[str, str] | None = None,
+    busy_with: Callable[[Mapping[str, Slot], float], list[str]] | None = None,
 ) -> None:
     """Wait until the proxy has nothing in flight to these slots; each service's `drain` bounds it.
 
     Websockets and streams count as in flight: they get until the bound. `lasting` is called once, when it
     isn't over at once. `early`: what is to be said of services that got less than their own `drain`.
+    `busy_with`: how the proxy is asked for what is in flight, where not for all of it.
     """
+    busy_with = busy_with or partial(host.proxy.busy, host.session, app)
     began = time.monotonic()
     remaining = {each.name: each.drain for each in services if each.name in slots and each.takes_traffic}
     told = False
@@ -36,7 +40,7 @@ def wait_until_idle(
         seconds = min(TOLD_EVERY_SECONDS, max(0.0, min(remaining.values()) - elapsed))
         if not told:
             seconds = min(seconds, 0.5)
-        busy = host.proxy.busy(host.session, app, {name: slots[name] for name in remaining}, seconds)
+        busy = busy_with({name: slots[name] for name in remaining}, seconds)
         elapsed = time.monotonic() - began
         late = [name for name in busy if elapsed >= remaining[name]]
         for name in late:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from immutable_local import drain, parking, structure
 from immutable_local import labels as label
@@ -47,9 +48,10 @@ def make_room(
         routes = structure.prepare(at, release, plan, undo)
         undo.by(start_again, at, [each.name for each in stopping if each not in waiting], held)
         if waiting:
+            slots = {name: live.services[name].slot for name in held}
+            _drain_once_held(at, slots, waiting)
             parking.begin(at.host, routes, live.slots, waiting)
             at.host.proxy.point(at.host.session, at.app, replace(live, held=held))
-            slots = {name: live.services[name].slot for name in held}
             _drain(at, slots, waiting)
     with at.tell.step("stop_old"):
         parking.stopping(at.host, at.app, waiting)
@@ -69,6 +71,15 @@ def make_room(
     return routes, held
 
 
+def _drain_once_held(at: Deployment, slots: Mapping[str, Slot], waiting: Sequence[Service]) -> None:
+    """What waited for a release that failed went back to the old instance, and may still be at it.
+
+    Once others wait, it can't be told from those.
+    """
+    once_held = partial(at.host.proxy.busy_once_held, at.host.session, at.app)
+    drain.wait_until_idle(at.host, at.app, slots, waiting, at.tell, busy_with=once_held)
+
+
 def _drain(at: Deployment, slots: Mapping[str, Slot], waiting: Sequence[Service]) -> None:
     """Requests wait already while others end: those get what the ones that wait can spare."""
     bounded = [replace(each, drain=drain_of(each)) for each in waiting]
@@ -77,7 +88,8 @@ def _drain(at: Deployment, slots: Mapping[str, Slot], waiting: Sequence[Service]
         " in time; a longer `hold` gives both more"
     )
     shorter = {each.name: why for each in waiting if drain_of(each) < each.drain}
-    drain.wait_until_idle(at.host, at.app, slots, bounded, at.tell, early=shorter)
+    in_flight = partial(at.host.proxy.busy, at.host.session, at.app, holding=True)
+    drain.wait_until_idle(at.host, at.app, slots, bounded, at.tell, early=shorter, busy_with=in_flight)
 
 
 def drain_of(service: Service) -> float:

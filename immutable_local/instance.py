@@ -246,8 +246,11 @@ def retire(engine: Engine, session: Session, app: str, container: str, name: str
 def keep_log(engine: Engine, session: Session, app: str, container: str, name: str) -> None:
     """Keep the end of an instance's log on the host: 256 KiB at most."""
     log = engine.logs(container, tail=KEPT_LOG_LINES, timestamps=True)
+    if len(log) > KEPT_LOG_BYTES:
+        # Whole lines: each begins with its time.
+        log = log[-KEPT_LOG_BYTES:].partition(b"\n")[2]
     if log:
-        content = base64.b64encode(log[-KEPT_LOG_BYTES:]).decode()
+        content = base64.b64encode(log).decode()
         session.ask("log_keep", app=app, name=name, content=content)
 
 

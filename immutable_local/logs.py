@@ -56,7 +56,7 @@ def lines(
             raise _nothing(found, service, release)
         for name in kept:
             content = base64.b64decode(host.session.ask("log_read", app=app, name=name) or "")
-            for line in _last(content.decode(errors="replace").splitlines(), tail):
+            for line in _last(_lines(content), tail):
                 yield name, line.partition(" ")[2]
     finally:
         host.close()
@@ -66,7 +66,7 @@ def lines(
     else:
         for each in running:
             log = engine.logs(each.id, "all" if tail is None else tail)
-            for line in log.decode(errors="replace").splitlines():
+            for line in _lines(log):
                 yield each.name, line
 
 
@@ -188,6 +188,12 @@ def _nothing(found: Observed, service: str | None, release: int | None) -> NotFo
     return NotFound(
         f"there is no log of {what}", hint="imm history shows what happened; logs of old releases are bounded"
     )
+
+
+def _lines(log: bytes) -> list[str]:
+    """The lines of a log. Nothing but a line feed ends one: not the returns of a progress bar, nor U+2028."""
+    whole = log.removesuffix(b"\n")
+    return [each.decode(errors="replace").rstrip("\r") for each in whole.split(b"\n")] if log else []
 
 
 def _last(all_lines: list[str], tail: int | None) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from immutable_local.errors import ImmError
 from immutable_local.sidecar.hands import apps, ledger, live, locks, secrets
-from immutable_local.sidecar.hands.ground import Refusal
+from immutable_local.sidecar.hands.ground import Refusal, read_twice, write_twice
 from immutable_local.sidecar.session import _refused
 
 APP = "shop"
@@ -45,6 +47,26 @@ def test_routes_that_were_broken_are_still_known(home: Path, spoil: Callable[[Pa
     spoil(home / "structure.json")
     assert apps.app_state(APP)["structure"] == STRUCTURE
     assert apps.structures() == {APP: STRUCTURE}
+
+
+def test_what_is_just_written_for_the_first_time_is_read_whole_or_not_yet(tmp_path: Path):
+    """Every other app's command reads the routes of one that is new: half of them would be told as broken."""
+    told = json.dumps(dict.fromkeys(map(str, range(500)), "x" * 20)).encode()
+    seen: list[Any] = []
+
+    def read(path: Path) -> None:
+        while not seen or seen[-1] is None:
+            seen.append(read_twice(path))
+
+    with ThreadPoolExecutor(2) as beside:
+        for number in range(400):
+            path = tmp_path / f"app-{number}" / "structure.json"
+            seen.clear()
+            reading = [beside.submit(read, path) for _ in range(2)]
+            write_twice(path, told)
+            for each in reading:
+                each.result()
+            assert read_twice(path) == json.loads(told)
 
 
 @pytest.mark.parametrize("spoil", SPOIL)

@@ -6,11 +6,13 @@ import base64
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from immutable_local.app import Service
-from immutable_local.logs import chosen
+from immutable_local.instance import keep_log
+from immutable_local.logs import _lines, chosen
 from immutable_local.sidecar.hands import locks, logs
 from tests.values import container, observed, release
 
@@ -42,6 +44,36 @@ def test_instances_that_end_at_once_keep_their_logs_side_by_side(state: Path):
 def test_an_app_that_has_none_has_none(state: Path):
     assert logs.log_list(APP) == []
     assert logs.log_read(APP, f"{APP}-web-1-blue-1") is None
+
+
+def test_nothing_but_a_line_feed_ends_a_line(state: Path):
+    """A progress bar returns to the begin of its line, and JSON may hold what Unicode calls an end of one."""
+    printed = ["10% of it\r20% of it", '{"m": "a\u2028b c"}', "", "after\x85 it"]
+    assert _lines("".join(f"{each}\r\n" for each in printed).encode()) == printed
+    assert _lines(b"") == []
+
+
+class Printed:
+    """An instance's log, as the engine tells it."""
+
+    def __init__(self, log: bytes) -> None:
+        self.log = log
+
+    def logs(self, container: str, tail: int, timestamps: bool) -> bytes:
+        return self.log
+
+    def ask(self, word: str, app: str, name: str, content: str) -> None:
+        logs.log_keep(app, name, content)
+
+
+def test_of_a_long_log_whole_lines_are_kept(state: Path):
+    """Each has its time, by which they are taken apart."""
+    lines = [f"2026-01-01T00:00:00Z line {number} {'x' * 100}" for number in range(4000)]
+    printed: Any = Printed("".join(f"{each}\n" for each in lines).encode())
+    keep_log(printed, printed, APP, "id", f"{APP}-web-1-blue-1")
+    kept = _lines(base64.b64decode(logs.log_read(APP, f"{APP}-web-1-blue-1")))
+    assert 1000 < len(kept) < len(lines)
+    assert kept == lines[-len(kept) :]
 
 
 def test_the_logs_of_what_is_live_are_those_of_kept_instances_too():

@@ -283,6 +283,24 @@ def test_the_first_app_that_arrived_is_the_default_site():
         assert "_" not in words or "proxy_pass" not in names(block)
 
 
+def test_at_a_path_of_two_services_only_who_would_go_on_to_the_held_one_waits():
+    """The first app's services may each have a domain: who names no site is answered by one of them, and
+    doesn't wait for the other."""
+    sides = {
+        name: dict.fromkeys(SLOTS, Side(8000, ("10.201.1.3",), (f"{name}.localhost",), "/", False))
+        for name in ("admin", "web")
+    }
+    text = Nginx().configuration([Structure("shop", 1, sides, {})])
+    location = re.search(r"server_name localhost.*?location / \{(.*?)proxy_pass", text, re.DOTALL)
+    assert location is not None
+    chosen, *waits = re.findall(r"set (\$imm_key|\$imm_whom) ([^;]+);", location[1])
+    assert chosen[0] == "$imm_key"
+    assert waits == [("$imm_whom", f"$imm_shop__{name}__held$imm_key") for name in ("admin", "web")]
+    patterns = re.findall(r"if \(\$imm_whom ~ (\S+)\) \{ return", location[1])
+    assert [each for each in patterns if re.match(each, "1imm_shop__web__blue")] == ["^1imm_shop__web__"]
+    assert not [each for each in patterns if re.match(each, "imm_shop__web__blue")]
+
+
 @pytest.fixture(scope="module")
 def app(shared: Host) -> Project:
     """Any app: with it the proxy's image is there."""

@@ -41,6 +41,16 @@ def test_the_longest_path_wins_before_the_bound_of_a_shorter_ones_bodies(above: 
             assert len({each for each, _ in mine}) == 3
 
 
+def test_one_service_answers_at_each_path_for_those_who_name_no_site():
+    """Of two routers with one rule and one priority Traefik takes either, and another one after the next flip."""
+    sides = {"web": side(), "admin": side(domain="admin.localhost"), "api": side("/api")}
+    told = written(sides)["routers"]
+    default = {name for name in told if name.endswith("_default")}
+    assert default == {"shop_admin_default", "shop_api_default"}
+    rules = [(each["rule"], each["priority"], tuple(each["entryPoints"])) for each in told.values()]
+    assert len(set(rules)) == len(rules)
+
+
 @given(APPS, SERVICES, APPS, SERVICES)
 @example("a", "b--c", "a--b", "c")
 @example("a", "web", "a", "web--proof")

@@ -333,6 +333,22 @@ class TestOneWriter:
         assert b"end" not in answer.read()
         stream.close()
 
+    def test_what_waited_for_a_release_that_failed_is_answered_before_the_next_one(
+        self, host: Host, app: Project
+    ):
+        """It went back to the old instance, and that one ends it before it stops for the next release."""
+        short = {**HEALTHCHECK, "start_period": "2s"}
+        with ThreadPoolExecutor(1) as beside:
+            app.version("2", behave="sick", healthcheck=short)
+            with host.begun(app, "up", step="check_health") as running:
+                answer = beside.submit(host.ask, "/slow?6")
+                running.ends(1)
+            assert not answer.done()
+            host.up(app.version("3", behave=""))
+            assert answer.done()
+            assert (answer.result().status, answer.result().text) == (200, "1")
+        assert host.get("/version") == "3"
+
     def test_revert_stops_first_too(self, host: Host, app: Project):
         host.up(app.version("2"))
         assert host.revert(app).states("stop_old") == ["done"]

@@ -93,8 +93,20 @@ class Proxy(Protocol):
         """Return when the new instances have answered through the proxy. Raises ProxyError."""
         ...
 
-    def busy(self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float) -> list[str]:
-        """Wait until nothing is in flight to these slots, `seconds` at most; returns services still busy."""
+    def busy(
+        self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float, holding: bool = False
+    ) -> list[str]:
+        """Wait until nothing is in flight to these slots, `seconds` at most; returns services still busy.
+
+        `holding`: what waits just now for these slots isn't in flight to them.
+        """
+        ...
+
+    def busy_once_held(
+        self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float
+    ) -> list[str]:
+        """As `busy`, of what waited in an earlier hold and went back to these slots, where that isn't to be
+        told later from what waits."""
         ...
 
     def counts(self, session: Session, app: str, services: Collection[str]) -> dict[tuple[str, Slot], Counts]:

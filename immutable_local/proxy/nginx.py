@@ -337,13 +337,25 @@ class Nginx:
         prove(session, "front.sock", flips)
         self._passed(session)
 
-    def busy(self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float) -> list[str]:
+    def busy(
+        self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float, holding: bool = False
+    ) -> list[str]:
         keys = {_upstream(app, service, slot): service for service, slot in slots.items()}
-        # What was parked when the other slot was live went on to this one, and may still be at it.
+        # What was parked when the other slot was live went on to this one, and may still be at it. What was
+        # parked when this one was live may have come back to it.
         keys |= {f"{_hold(app, service)}__{other(slot)}": service for service, slot in slots.items()}
+        keys |= {} if holding else _parked(app, slots)
         if not keys:
             return []
         self._passed(session)
+        return self._still_busy(session, keys, seconds)
+
+    def busy_once_held(
+        self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float
+    ) -> list[str]:
+        return self._still_busy(session, _parked(app, slots), seconds)
+
+    def _still_busy(self, session: Session, keys: Mapping[str, str], seconds: float) -> list[str]:
         still = session.ask(
             "idle", sock="control.sock", keys=list(keys), seconds=seconds, within=seconds + 30
         )
@@ -476,13 +488,16 @@ def _server(
             patience += f" proxy_next_upstream_timeout {silence}ms;"
             patience += f" proxy_connect_timeout {min(CONNECT_MS, max(1, silence // 2))}ms;"
         held: list[str] = []
-        for app, service in _services(here):
+        several = len(_services(here)) > 1
+        for status, (app, service) in enumerate(_services(here), HELD_STATUS):
             # A status of imm's own sends the request, method and body, to the location that holds it.
-            status = HELD_STATUS + len(held)
             hold = f"{_hold(app, service)}_{count}"
-            held.append(
-                f"error_page {status} = @{hold}; if ({_variable(app, service)}__held) {{ return {status}; }}"
-            )
+            waits = f"({_variable(app, service)}__held)"
+            if several:
+                # Only who would go on to this one.
+                held.append(f"set $imm_whom {_variable(app, service)}__held$imm_key;")
+                waits = f"($imm_whom ~ ^1{_upstream(app, service, '')})"
+            held.append(f"error_page {status} = @{hold}; if {waits} {{ return {status}; }}")
             holds.append(
                 HOLD.format(
                     hold=hold,
@@ -495,8 +510,8 @@ def _server(
             )
         # Recursive: where requests wait has an error page of its own, for when nobody parks them any more.
         body = (
-            f"{{ recursive_error_pages on; {' '.join(held)}\n{ERRORS}"
-            f" {route} client_max_body_size {max_body}; {patience}"
+            f"{{ recursive_error_pages on; {route} {' '.join(held)}\n{ERRORS}"
+            f" client_max_body_size {max_body}; {patience}"
             f" {rewrite}limit_conn in_flight 65535; proxy_pass http://$imm_key{uri}; }}\n"
         )
         if path == "/":
@@ -600,6 +615,11 @@ def _map(variable: str, routes: Sequence[_Route], values: Mapping[_Route, str], 
 def _hold(app: str, service: str) -> str:
     # Not "imm_...": "hold-x" is a name that an app may have.
     return f"hold_{_word(app)}__{_word(service)}"
+
+
+def _parked(app: str, slots: Mapping[str, Slot]) -> dict[str, str]:
+    """The services by the keys of what was parked when these slots were live."""
+    return {f"{_hold(app, service)}__{slot}": service for service, slot in slots.items()}
 
 
 def _upstream(app: str, service: str, slot: str) -> str:

@@ -157,7 +157,9 @@ class Traefik:
         # The header that names the instance stands also on what Traefik says itself when it can't reach it.
         prove(session, PROOF, flips, unanswered=(502, 504))
 
-    def busy(self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float) -> list[str]:
+    def busy(
+        self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float, holding: bool = False
+    ) -> list[str]:
         told = session.ask("structures").get(app)
         if told is None or not slots:
             return []
@@ -169,6 +171,12 @@ class Traefik:
         return list(
             session.ask("unconnected", addresses=addresses, seconds=seconds, within=seconds + LOAD_SECONDS)
         )
+
+    def busy_once_held(
+        self, session: Session, app: str, slots: Mapping[str, Slot], seconds: float
+    ) -> list[str]:
+        # It goes by the connections to the instances, whatever came by them.
+        return []
 
     def counts(self, session: Session, app: str, services: Collection[str]) -> dict[tuple[str, Slot], Counts]:
         names = {_serving(app, service, slot): (service, slot) for service in services for slot in SLOTS}
@@ -216,6 +224,8 @@ def _of_app(
     services: dict[str, Any] = {}
     middlewares: dict[str, Any] = {}
     transports: dict[str, Any] = {}
+    # Of two services at one path the first answers for those who name no site.
+    answered: set[str] = set()
     for name, of_service in sorted(structure.sides.items()):
         side = of_service.get(slots[name]) if name in slots else None
         if side is None:
@@ -237,7 +247,8 @@ def _of_app(
         # room for what is done with some requests to the upper one.
         length = 2 * len(side.path.rstrip("/"))
         rules = {"": (f"({sites}){path}", 1000 + length)}
-        if default_site:
+        if default_site and side.path not in answered:
+            answered.add(side.path)
             rules["_default"] = (f"{OWN_NAME}{path}", 500 + length)
         for suffix, (rule, priority) in rules.items():
             common = {

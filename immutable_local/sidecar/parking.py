@@ -22,8 +22,9 @@ import sys
 from collections.abc import Iterator
 
 BACKLOG = 4096
-# How long a release still passes requests on whose bodies were on their way when traffic was let go.
-LINGER_SECONDS = 300.0
+# How long requests are still passed on whose bodies were on their way when traffic was let go: a proxy
+# may have the whole of one before it connects. 1 GB, the default of `max_body`, takes so long at 4.5 Mbit/s.
+LINGER_SECONDS = 1800.0
 CHUNK_BYTES = 65536
 SORRY = b"503: this app is just being replaced; please try it again\n"
 REFUSAL = (

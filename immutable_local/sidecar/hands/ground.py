@@ -50,8 +50,11 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
 
 
-def write_whole(path: pathlib.Path, content: bytes, mode: int = 0o644) -> None:
-    """Write under a temporary name, sync, rename: a crash leaves the old content or the new, never half."""
+def write_whole(path: pathlib.Path, content: bytes, mode: int = 0o644, synced: bool = True) -> None:
+    """Write under a temporary name, sync, rename: a crash leaves the old content or the new, never half.
+
+    Who reads meanwhile finds one of them, too; that much is so without `synced`, which spares the disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".new-{os.getpid()}-{threading.get_ident()}-{path.name}")
     try:
@@ -59,12 +62,14 @@ def write_whole(path: pathlib.Path, content: bytes, mode: int = 0o644) -> None:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(fd)
+            if synced:
+                os.fsync(fd)
         os.rename(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if synced:
+        sync_folder(path.parent)
 
 
 def sync_folder(path: pathlib.Path) -> None:
@@ -92,8 +97,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 def write_twice(path: pathlib.Path, content: bytes) -> None:
     """As `write_whole`, with a copy for `read_twice`, which goes to the disk when there is time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    copy_of(path).write_bytes(content)
+    write_whole(copy_of(path), content, synced=False)
     write_whole(path, content)
 
 
