@@ -16,12 +16,13 @@ import os
 import re
 import tarfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import docker
@@ -70,6 +71,8 @@ CACHE_AT_ONCE = 1000
 TASK = "task"
 # What it runs is one program, with a thread or two.
 MOMENTS_PROCESSES = 64
+# Ends when its standard input does, or brings nothing for so many seconds.
+UNTIL_SILENT = "import os, select\nwhile select.select([0], [], [], {seconds})[0] and os.read(0, 512): pass"
 # It warns of a credential helper that is absent, whether or not anything is asked of it.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"docker\.credentials\.")
 
@@ -445,17 +448,18 @@ class Engine:
             self.remove(container)
 
     @contextmanager
-    def name_held(self, name: str, image: str) -> Iterator[None]:
-        """Hold a container's name, as only one can at a time; it is free again when this process ends.
+    def name_held(self, name: str, image: str, silence: float, beat: float) -> Iterator[Callable[[], bool]]:
+        """Hold a container's name, as only one can at a time; yields what asks whether it is still held.
 
-        The container reads its standard input, which this connection feeds: without it the container ends and
-        is removed. Raises EngineRefused (409) while somebody else holds the name.
+        The container, of an image with a Python, reads its standard input, which this process feeds every
+        `beat` seconds. It ends and is removed when this process ends, and when it says nothing for `silence`
+        seconds, frozen or out of reach. Raises EngineRefused (409) while somebody else holds the name.
         """
         try:
             with asking_docker_to(f"create {name}"):
                 made = self.client.create_container(
                     image,
-                    ["cat"],
+                    ["python3", "-ISB", "-c", UNTIL_SILENT.format(seconds=silence)],
                     name=name,
                     entrypoint=[],
                     stdin_open=True,
@@ -470,9 +474,12 @@ class Engine:
             with asking_docker_to(f"start {name}"):
                 attached = self.client.attach_socket(made, {"stdin": 1, "stream": 1})
                 self.client.start(made)
+            over = Event()
+            future_of(_beat, getattr(attached, "_sock", attached), beat, over)
             try:
-                yield
+                yield lambda: made in self.running([made])
             finally:
+                over.set()
                 attached.close()
         finally:
             self.remove(made)
@@ -753,6 +760,13 @@ def volume_mount(
     return DockerMount(
         target=path, source=name, type="volume", read_only=read_only, labels=dict(labels or {})
     )
+
+
+def _beat(connection: Any, seconds: float, over: Event) -> None:
+    """Say something every so many seconds, until it is over, or nobody is there to hear it."""
+    with suppress(OSError):
+        while not over.wait(seconds):
+            connection.sendall(b".")
 
 
 def bounded_log() -> Any:

@@ -55,8 +55,10 @@ from immutable_local.listed import (
     by_role,
 )
 from immutable_local.proxy import Proxy, choose
+from immutable_local.sidecar.program import HEARTBEAT_SECONDS
+from immutable_local.sidecar.session import BEAT_SECONDS
 from immutable_local.unbroken import unbroken
-from immutable_local.undo import Undo
+from immutable_local.undo import UndoWhileHeld
 from immutable_local.wait import until
 
 PYTHON_IMAGES = ("imm.local/python:3.11", "python:3.11-slim")
@@ -77,37 +79,60 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
 
     `change` holds fields of Asked to change; `report` is told of undo steps that fail. A proxy that was asked
     to run otherwise is replaced, its apps stay. Raises ImmError when a name or the port is taken, and then
-    leaves nothing behind that wasn't there before.
+    leaves nothing behind that wasn't there before; SessionLost when this command was frozen meanwhile, and
+    the change isn't made.
     """
-    engine = begun.engine
+    engine, change = begun.engine, change or {}
     for each in begun.listed:
         # Those of an app are swept by whoever has its lock.
         if each.labels[label.ROLE] == TASK and label.APP not in each.labels and each.state == "created":
             engine.remove_never_started(each.id)
-    ready = _ready_already(*begun_or_attached(begun), change or {})
+    ready = _ready_already(*begun_or_attached(begun), change)
     if ready is not None:
         return ready
     python = image_for(engine, PYTHON_IMAGES)
     # Before there is a sidecar there is no lock of its: of several first deployments one makes the host.
     with ExitStack() as held:
-        ready = _made_by_another(engine, python, change or {}, held)
-        if ready is not None:
-            return ready
-        found, host = attached(engine)
-        ready = _ready_already(found, host, change or {}) or _rejoined(engine, found, change or {})
-        if ready is not None:
-            return ready
-        with _undoing(report) as undo:
-            found = _settled(engine, find(engine))
-            served = runs(found.get("proxy"))
-            try:
-                _make(engine, _asked(engine, found, change or {}), found, held, undo, report)
-            except ImmError as failed:
-                if "proxy" in found and not served:
-                    failed.still = DARK
+        named = _host_or_name(engine, python, change, held)
+        if isinstance(named, Host):
+            return named
+        undo = UndoWhileHeld(report, named)
+        try:
+            return _made(engine, change, held, undo, report)
+        except SessionLost:
+            if not undo.lost:
                 raise
-            host = _ready(engine)
-            undo.by(host.close)
+    # Nothing was undone. What another command made of it since stays; else this one goes on from there.
+    ready = ensure(begin(engine), report)
+    if replace(ready.asked, **change) != ready.asked:
+        ready.close()
+        raise _name_lost()
+    return ready
+
+
+def _made(
+    engine: Engine,
+    change: Mapping[str, Any],
+    held: ExitStack,
+    undo: UndoWhileHeld,
+    report: Callable[[str], Any],
+) -> Host:
+    """The host made ready by whoever holds the name."""
+    found, host = attached(engine)
+    with _undoing(undo):
+        ready = _ready_already(found, host, change) or _rejoined(engine, found, change, undo)
+        if ready is not None:
+            return ready
+        found = _settled(engine, find(engine), undo)
+        served = runs(found.get("proxy"))
+        try:
+            _make(engine, _asked(engine, found, change), found, held, undo, report)
+        except ImmError as failed:
+            if "proxy" in found and not served:
+                failed.still = DARK
+            raise
+        host = _ready(engine)
+        try:
             with lock.host(host.session, "proxy up"):
                 try:
                     host.proxy.load(engine, host.session, host.structures(), settle=False)
@@ -117,17 +142,37 @@ def ensure(begun: Begun, report: Callable[[str], Any], change: Mapping[str, Any]
                         unbroken(_take_over, host, undo)
                     raise
                 unbroken(_take_over, host, undo)
+        except BaseException:
+            # Also where nothing is undone.
+            host.close()
+            raise
         return host
 
 
+def _still_mine(undo: UndoWhileHeld) -> None:
+    """To be asked before what would hurt a proxy that another command made since. Raises SessionLost."""
+    if not undo.still_held():
+        raise _name_lost()
+
+
+def _name_lost() -> SessionLost:
+    """Who was frozen, or cut off from the engine, or the engine was restarted."""
+    return SessionLost(
+        f"the name {MAKING}, held while this command made the host's proxy, was lost:"
+        " another command may have gone on with it",
+        hint="run the command again",
+    )
+
+
 @contextmanager
-def _undoing(report: Callable[[str], Any]) -> Iterator[Undo]:
+def _undoing(undo: UndoWhileHeld) -> Iterator[None]:
     """Undo steps; where one fails, too, the error doesn't say that all is as it was."""
-    undo = Undo(report)
     try:
         with undo:
-            yield undo
+            yield
     except ImmError as failed:
+        if undo.lost:
+            raise _name_lost() from failed
         if not undo.whole:
             failed.still = DARK
         raise
@@ -139,28 +184,30 @@ def _undoing(report: Callable[[str], Any]) -> Iterator[Undo]:
         ) from stopped
 
 
-def _made_by_another(engine: Engine, image: str, change: Mapping[str, Any], held: ExitStack) -> Host | None:
-    """The host that another command has made meanwhile; None when this one holds the name, and is to."""
+def _host_or_name(
+    engine: Engine, image: str, change: Mapping[str, Any], held: ExitStack
+) -> Host | Callable[[], bool]:
+    """The host that another command has made meanwhile; or this one holds the name and is to make it, and
+    whether it still does can be asked."""
 
-    def made() -> tuple[Host | None] | None:
+    def got() -> Host | Callable[[], bool] | None:
         try:
-            held.enter_context(engine.name_held(MAKING, image))
-            return (None,)
+            return held.enter_context(engine.name_held(MAKING, image, HEARTBEAT_SECONDS, BEAT_SECONDS))
         except EngineRefused as refused:
             if refused.status != 409:
                 raise
         refuse_strangers(engine, MAKING)
         begun = begin(engine)
-        ready = _ready_already(by_role(begun.listed), begun.host, change)
-        return (ready,) if ready is not None else None
+        return _ready_already(by_role(begun.listed), begun.host, change)
 
-    ended = until(made, MAKING_SECONDS, pause=0.1)
+    ended = until(got, MAKING_SECONDS, pause=0.1)
     if ended is None:
         raise Locked(
             f"another command has been making this host's proxy for {MAKING_SECONDS:.0f} s",
-            hint=f"wait for it; if its client is gone or frozen: docker rm -f {MAKING}",
+            hint="run the command again when that one has ended; if its client is gone or frozen, that is so"
+            f" within {HEARTBEAT_SECONDS:.0f} s",
         )
-    return ended[0]
+    return ended
 
 
 def checked(change: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -262,11 +309,14 @@ def _right(found: Mapping[str, Container], change: Mapping[str, Any]) -> bool:
     return replace(asked, **change) == asked
 
 
-def _rejoined(engine: Engine, found: Mapping[str, Container], change: Mapping[str, Any]) -> Host | None:
+def _rejoined(
+    engine: Engine, found: Mapping[str, Container], change: Mapping[str, Any], undo: UndoWhileHeld
+) -> Host | None:
     """The host, its sidecar restarted as the proxy left it behind. Whoever does this holds the name: another
     one's session would end with it."""
     if not _right(found, change) or not runs(found.get("sidecar")):
         return None
+    _still_mine(undo)
     try:
         engine.restart(SIDECAR, grace=0)
     except EngineRefused:
@@ -275,7 +325,7 @@ def _rejoined(engine: Engine, found: Mapping[str, Container], change: Mapping[st
     return _ready(engine)
 
 
-def _settled(engine: Engine, found: dict[str, Container]) -> dict[str, Container]:
+def _settled(engine: Engine, found: dict[str, Container], undo: UndoWhileHeld) -> dict[str, Container]:
     """Finish or undo a making or a change of the proxy that was interrupted; returns what there is then."""
     if "next" in found and runs(found.get("proxy")):
         # The engine goes on stopping what it was asked to stop: what will run is known when that is over.
@@ -285,6 +335,7 @@ def _settled(engine: Engine, found: dict[str, Container]) -> dict[str, Container
             pause=0.05,
         )
         found = find(engine)
+    _still_mine(undo)
     for role in ("proxy", "next"):
         if role in found and found[role].state == "created":
             # One that never started may not be all there.
@@ -344,7 +395,7 @@ def _make(
     wanted: Asked,
     found: Mapping[str, Container],
     held: ExitStack,
-    undo: Undo,
+    undo: UndoWhileHeld,
     report: Callable[[str], Any],
 ) -> None:
     """Let a proxy as wanted run, and a sidecar beside it.
@@ -379,11 +430,13 @@ def _make(
         or _lost_a_network(engine, current)
     ):
         with _written_beforehand(engine, proxy, current, found.get("sidecar")) as write:
+            _still_mine(undo)
             container = create_proxy(engine, proxy, image, wanted, current, undo)
             if current is None:
                 start_proxy(engine.start, container, wanted)
             else:
                 _change_over(engine, python, container, wanted, current, held, undo, report, write)
+        _still_mine(undo)
         # An old one belongs to a network namespace that is gone.
         remove_ours(engine, SIDECAR)
         undo.by(engine.remove, SIDECAR)
@@ -391,7 +444,9 @@ def _make(
     else:
         # One that crashes again and again runs for a moment, or the engine is waiting to start it.
         crashed = seed(engine, proxy, current.id) or not current.running
+        _still_mine(undo)
         start_proxy(engine.restart if crashed else engine.start, PROXY, wanted)
+        _still_mine(undo)
         # Made anew: an old one may belong to a network namespace that is gone.
         remove_ours(engine, SIDECAR)
         # This proxy has its name: others come in with the sidecar's start.
@@ -399,8 +454,9 @@ def _make(
         start_sidecar(engine, python, wanted, current.id)
 
 
-def _take_over(host: Host, undo: Undo) -> None:
+def _take_over(host: Host, undo: UndoWhileHeld) -> None:
     """The point of no return: once the proxy has its name others come in, and the old one is no way back."""
+    _still_mine(undo)
     host.session.ask("proxy_write", name="host.json", content=configuration(host.asked))
     found = find(host.engine)
     undo.keep()
@@ -461,7 +517,7 @@ def _change_over(
     wanted: Asked,
     current: Container,
     held: ExitStack,
-    undo: Undo,
+    undo: UndoWhileHeld,
     report: Callable[[str], Any],
     write: Callable[[], None],
 ) -> None:
@@ -476,8 +532,9 @@ def _change_over(
     unbroken(held.enter_context, guard(recover, report=report))
 
     def stop() -> None:
+        _still_mine(undo)
         if current.state != "exited":
-            undo.by(serve_again, engine, python, container, current)
+            undo.by(serve_again, engine, python, container, current, undo)
         engine.stop(current.id, LEAVING_SECONDS)
 
     # The engine goes on stopping what it was asked to stop: only what has stopped can be started again.
@@ -489,10 +546,11 @@ def _change_over(
     report(f"nobody listened for {time.monotonic() - began:.1f} s, while one proxy made room for the other")
 
 
-def serve_again(engine: Engine, python: str, container: str, before: Container) -> None:
+def serve_again(engine: Engine, python: str, container: str, before: Container, undo: UndoWhileHeld) -> None:
     """Let the proxy of before serve again, with a sidecar beside it."""
     engine.remove(container)
     engine.start(before.id)
+    _still_mine(undo)
     sidecar = engine.find(SIDECAR)
     if sidecar is not None and sidecar["HostConfig"]["NetworkMode"] == f"container:{before.id}":
         engine.restart(SIDECAR, grace=0)

@@ -58,3 +58,29 @@ class Undo:
             if not isinstance(failed, ImmError):
                 raise
             self._report(f"while undoing ({step.__name__}): {failed.message}; the next command finishes it")
+
+
+class UndoWhileHeld(Undo):
+    """Undo steps of one that holds something: once that is lost, what is there is another's, and stays.
+
+    `held` is asked before each step; where it can't tell (ImmError), nothing more is undone either.
+    """
+
+    def __init__(self, report: Callable[[str], Any], held: Callable[[], bool]) -> None:
+        super().__init__(report)
+        self._held = held
+        self.lost = False
+
+    def by(self, step: Callable[..., Any], *arguments: Any) -> None:
+        super().by(step, *arguments)
+        self.only_after(self.keep_if_lost)
+
+    def still_held(self) -> bool:
+        """Whether it is; what was lost once isn't held again."""
+        self.lost = self.lost or not self._held()
+        return not self.lost
+
+    def keep_if_lost(self) -> None:
+        if not self.still_held():
+            self.whole = False
+            self.keep()

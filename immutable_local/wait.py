@@ -12,7 +12,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T | None], seconds: float, pause: float) -> T | None:
+def until(condition: Callable[[], T], seconds: float, pause: float) -> T | None:
     """Ask until the answer is true, with `pause` seconds between; it, or None after `seconds`."""
     # Most commands wait for nothing, and this costs each of them 5 ms.
     from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed

@@ -8,8 +8,11 @@ import json
 import os
 import secrets
 import socket
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from immutable_local.engine import Engine, connect
+from immutable_local.engine import UNTIL_SILENT, Engine, connect
 from immutable_local.errors import CredentialsError, EngineError, EngineRefused
+from immutable_local.wait import until
+from tests.conftest import Machine
 from tests.host import Host
 
 KEPT = ({"credsStore": "not-here"}, {"credHelpers": {"registry.example.com": "not-here"}})
@@ -168,3 +173,41 @@ def test_what_never_started_and_inherited_the_label_of_a_moment_s_container_stay
         engine.remove(theirs)
         engine.remove(own)
         engine.remove_image(name)
+
+
+def test_who_holds_a_name_for_somebody_ends_with_him_or_when_he_is_silent():
+    """At once when nobody is there to say anything any more."""
+
+    def lasts(silence: float, beats: int, then: str) -> float:
+        words = [sys.executable, "-ISB", "-c", UNTIL_SILENT.format(seconds=silence)]
+        began = time.monotonic()
+        with subprocess.Popen(words, stdin=subprocess.PIPE) as holding:
+            assert holding.stdin is not None
+            for _ in range(beats):
+                time.sleep(silence / 4)
+                holding.stdin.write(b".")
+                holding.stdin.flush()
+            if then == "gone":
+                holding.stdin.close()
+            assert holding.wait(timeout=30) == 0
+        return time.monotonic() - began
+
+    assert lasts(1.0, 0, "silent") >= 1.0
+    assert lasts(1.0, 8, "silent") >= 3.0
+    assert lasts(30.0, 0, "gone") < 15.0
+
+
+def test_a_name_is_held_while_its_holder_says_something_and_is_free_when_it_does_not(machine: Machine):
+    """Only one can hold it; who lost it is told so when he asks."""
+    engine, name = connect(), f"t-{secrets.token_hex(3)}-held"
+    with engine.name_held(name, machine.base, silence=2.0, beat=0.2) as held:
+        assert not until(lambda: not held(), 4.0, pause=0.2)
+        with pytest.raises(EngineRefused) as refused, engine.name_held(name, machine.base, 2.0, 0.2):
+            pass
+        assert refused.value.status == 409
+    assert engine.find(name) is None
+    with engine.name_held(name, machine.base, silence=0.5, beat=60.0) as held:
+        assert until(lambda: engine.find(name) is None, 20.0, pause=0.1)
+        assert not held()
+        with engine.name_held(name, machine.base, silence=2.0, beat=0.2) as by_another:
+            assert by_another() and not held()

@@ -192,7 +192,7 @@ def test_a_container_of_a_moment_may_do_no_more_than_it_must(shared: Host, machi
     assert {told[key] for key in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert told["NoNewPrivs"] == "1"
     assert 0 < int(said.splitlines()[-1]) <= 64
-    with connect().name_held(f"{shared.projects[0].name}-making", machine.base):
+    with connect().name_held(f"{shared.projects[0].name}-making", machine.base, silence=10.0, beat=2.0):
         settings = settings_of(shared.inspect(f"{shared.projects[0].name}-making"))
     assert (settings["CapDrop"], settings["CapAdd"], settings["ReadonlyRootfs"]) == (["ALL"], None, True)
     assert "no-new-privileges" in settings["SecurityOpt"]

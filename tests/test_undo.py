@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from immutable_local.errors import EngineRefused, ImmError
-from immutable_local.undo import Undo
+from immutable_local.errors import EngineError, EngineRefused, ImmError
+from immutable_local.undo import Undo, UndoWhileHeld
 
 
 def test_a_failure_undoes_everything_in_reverse_and_is_told():
@@ -117,3 +117,48 @@ def test_what_was_begun_before_is_undone_when_the_way_back_is_open():
         undo.only_after(done.append, "point back")
         raise ImmError("the cause")
     assert done == ["point back", "discard"]
+
+
+def test_what_is_lost_is_not_undone():
+    """By then it is another's, all of it."""
+    done: list[str] = []
+    with pytest.raises(ImmError, match="the cause"), UndoWhileHeld(done.append, lambda: False) as undo:
+        undo.by(done.append, "first")
+        undo.by(done.append, "second")
+        raise ImmError("the cause")
+    assert done == [] and undo.lost and not undo.whole
+
+
+def test_what_is_lost_in_the_middle_of_undoing_is_undone_no_further():
+    """And what was lost once isn't held again."""
+    done: list[str] = []
+    held = iter([True, False, True])
+    with pytest.raises(ImmError), UndoWhileHeld(done.append, lambda: next(held)) as undo:
+        for each in ("first", "second", "third"):
+            undo.by(done.append, each)
+        raise ImmError("the cause")
+    assert done == ["third"] and undo.lost and not undo.still_held()
+
+
+def test_what_is_held_is_undone():
+    done: list[str] = []
+    with pytest.raises(ImmError), UndoWhileHeld(done.append, lambda: True) as undo:
+        undo.by(done.append, "first")
+        undo.by(done.append, "second")
+        raise ImmError("the cause")
+    assert done == ["second", "first"] and undo.whole and not undo.lost
+
+
+def test_nothing_is_undone_where_nobody_can_tell_whether_it_is_still_held():
+    reported: list[str] = []
+    done: list[str] = []
+
+    def held() -> bool:
+        raise EngineError("the engine cannot be reached")
+
+    with pytest.raises(ImmError, match="the cause"), UndoWhileHeld(reported.append, held) as undo:
+        undo.by(done.append, "first")
+        undo.by(done.append, "second")
+        raise ImmError("the cause")
+    assert done == [] and not undo.whole
+    assert len(reported) == 1 and "the engine cannot be reached" in reported[0]

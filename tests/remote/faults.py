@@ -10,7 +10,8 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -19,7 +20,7 @@ from typing import Any
 from immutable_local.engine import ABANDONED_SECONDS
 from immutable_local.wait import until
 from tests.host import HEALTHCHECK, Outcome, Project
-from tests.kills import Subject, check, command, live_number, look
+from tests.kills import Command, Subject, check, command, live_number, look
 from tests.remote.conftest import Apart
 
 RETURN_SECONDS = 60.0
@@ -220,6 +221,11 @@ def proxies(host: Apart) -> list[str]:
     )
 
 
+def standing(host: Apart) -> dict[str, str]:
+    """The very containers of the host's own, by name."""
+    return {name: host.inspect(name)["Id"] for name in proxies(host)}
+
+
 def tasks(host: Apart) -> list[str]:
     """The containers of a moment."""
     found = host.engine.containers(all=True, filters={"label": ["imm.role=task"]})
@@ -258,20 +264,15 @@ def struck_at(
     """A command that gets a signal the moment the engine tells that this happened to the thing of that name,
     or of that `imm.role`: (create, imm-proxy), `alone` or with its guard. How it ended; `unguarded`: once its
     guard, too, has."""
-    action, name = moment
     struck = threading.Event()
     # From before the command began: an event is told however late the engine comes to it.
     told: Any = host.engine.events(since=f"{time.time():.9f}", decode=True)
     with command(host, project, *words) as running:
 
         def strike() -> None:
-            for each in told:
-                about: Mapping[str, str] = each["Actor"]["Attributes"]
-                names = (each["Actor"]["ID"], about.get("name"), about.get("imm.role"))
-                if each["Action"] == action and name in names:
-                    running.send(which, alone)
-                    struck.set()
-                    return
+            if comes(told, moment):
+                running.send(which, alone)
+                struck.set()
 
         threading.Thread(target=strike, daemon=True).start()
         try:
@@ -280,3 +281,27 @@ def struck_at(
         finally:
             told.close()
     return ended
+
+
+@contextmanager
+def frozen_at(host: Apart, project: Project, *words: str, moment: tuple[str, str]) -> Iterator[Command]:
+    """A command that was stopped (SIGSTOP) the moment that the engine told this of that name, or `imm.role`."""
+    told: Any = host.engine.events(since=f"{time.time():.9f}", decode=True)
+    with command(host, project, *words) as running:
+        try:
+            assert comes(told, moment), running
+            running.send(Signals.SIGSTOP)
+        finally:
+            told.close()
+        yield running
+
+
+def comes(told: Iterable[Mapping[str, Any]], moment: tuple[str, str]) -> bool:
+    """Wait until the engine tells that this happened to the thing of that name, or of that `imm.role`."""
+    action, name = moment
+    for each in told:
+        about: Mapping[str, str] = each["Actor"]["Attributes"]
+        names = (each["Actor"]["ID"], about.get("name"), about.get("imm.role"))
+        if each["Action"] == action and name in names:
+            return True
+    return False

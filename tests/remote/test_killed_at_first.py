@@ -12,10 +12,23 @@ import pytest
 
 pytest.register_assert_rewrite("tests.remote.faults")
 
+from immutable_local import making  # noqa: E402
+from immutable_local.engine import connect  # noqa: E402
+from immutable_local.errors import Locked  # noqa: E402
+from immutable_local.host import begin  # noqa: E402
+from immutable_local.sidecar.program import HEARTBEAT_SECONDS  # noqa: E402
+from immutable_local.sidecar.session import BEAT_SECONDS  # noqa: E402
 from immutable_local.wait import until  # noqa: E402
 from tests.kills import command  # noqa: E402
 from tests.remote.conftest import Apart  # noqa: E402
-from tests.remote.faults import host_is_right, proxies, struck_at  # noqa: E402
+from tests.remote.faults import (  # noqa: E402
+    frozen_at,
+    host_is_right,
+    proxies,
+    standing,
+    struck_at,
+    tasks,
+)
 
 pytestmark = pytest.mark.engine
 SOAK = os.environ.get("IMM_SOAK") == "1"
@@ -31,6 +44,8 @@ MADE = [
 ]
 # Whoever isn't kept out is through by then.
 THROUGH_SECONDS = 3.0
+# What a first `up` takes on a busy machine when it waits for nobody.
+WITHOUT_SECONDS = 10.0
 
 
 @pytest.mark.parametrize("moment", MADE if SOAK else [MADE[n] for n in (3, 5)], ids="-".join)
@@ -41,6 +56,41 @@ def test_a_first_up_killed_while_it_makes_the_host_ready_is_finished_by_the_next
     struck_at(bare, app, "up", moment=moment)
     assert bare.up(app).result["outcome"] == "live"
     host_is_right(bare, app)
+
+
+@pytest.mark.parametrize("moment", MADE if SOAK else [MADE[3]], ids="-".join)
+def test_who_is_frozen_while_it_makes_the_host_ready_is_not_waited_for_and_wakes_up_to_no_harm(
+    bare: Apart, moment: tuple[str, str]
+):
+    """Nobody has to take its name away by hand: another command makes the host, and what that made stays."""
+    app = bare.project()
+    with frozen_at(bare, bare.project(), "proxy", "up", moment=moment) as frozen:
+        began = time.monotonic()
+        assert bare.up(app).result["outcome"] == "live"
+        assert time.monotonic() - began < HEARTBEAT_SECONDS + WITHOUT_SECONDS
+        before = standing(bare)
+        frozen.send(Signals.SIGCONT)
+        woken = frozen.ended()
+    assert woken.code in (0, 1), woken
+    if woken.code:
+        assert woken.error["code"] in ("session_lost", "engine_refused"), woken.error
+    assert standing(bare) == before
+    host_is_right(bare, app)
+
+
+def test_who_waits_in_vain_for_another_one_to_make_the_host_is_told_so(
+    bare: Apart, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(making, "MAKING_SECONDS", 0.5)
+    engine = connect()
+    with (
+        engine.name_held(making.MAKING, bare.base, HEARTBEAT_SECONDS, BEAT_SECONDS),
+        pytest.raises(Locked, match="has been making this host's proxy") as refused,
+    ):
+        making.ensure(begin(engine), str)
+    assert (refused.value.code, refused.value.exit_code) == ("locked", 3)
+    assert "within 10 s" in refused.value.hint and refused.value.stands == "nothing was touched"
+    assert proxies(bare) == tasks(bare) == []
 
 
 @pytest.mark.parametrize("action", ["create", "start"])

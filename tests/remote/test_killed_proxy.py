@@ -34,7 +34,14 @@ from tests.kills import (  # noqa: E402
     struck,
 )
 from tests.remote.conftest import Apart, apart, base_image  # noqa: E402
-from tests.remote.faults import host_is_right, proxies, struck_at, tasks  # noqa: E402
+from tests.remote.faults import (  # noqa: E402
+    frozen_at,
+    host_is_right,
+    proxies,
+    standing,
+    struck_at,
+    tasks,
+)
 from tests.remote.second_engine import SecondEngine  # noqa: E402
 
 pytestmark = pytest.mark.engine
@@ -184,6 +191,49 @@ def test_what_is_live_answers_after_an_interrupted_switch_of_proxies_without_ano
     assert proxies(host) == ["imm-proxy", "imm-sidecar"]
     assert (tasks(host), guards(host, app)) == ([], [])
     assert host.status(app)["live"]["release"] == 1
+    assert host.up(app).result["outcome"] == "unchanged"
+    host_is_right(host, app)
+
+
+@pytest.mark.parametrize(
+    ("moment", "woken_by"),
+    [(moment, how) for moment in SWITCHED[2:] for how in (Signals.SIGCONT, Signals.SIGINT)]
+    if SOAK
+    else [(SWITCHED[3], Signals.SIGCONT), (SWITCHED[7], Signals.SIGINT)],
+    ids=lambda each: each.name if isinstance(each, Signals) else "-".join(each),
+)
+def test_a_switch_of_proxies_that_was_frozen_is_another_commands_and_wakes_up_to_no_harm(
+    switching: tuple[Apart, Project], moment: tuple[str, str], woken_by: Signals
+):
+    """Woken up, by Ctrl-C too, it takes nothing back of what another command finished, or undid, since."""
+    host, app = switching
+    other = other_kind(host, app)
+    with frozen_at(host, app, "proxy", "up", "--kind", other, moment=moment) as frozen:
+        assert host.up(app).result["outcome"] == "unchanged"
+        before = standing(host)
+        with Clients(host, app) as clients:
+            frozen.send(woken_by)
+            frozen.send(Signals.SIGCONT)
+            woken = frozen.ended()
+    assert not clients.lost()
+    assert standing(host) == before and set(before) == {"imm-proxy", "imm-sidecar"}
+    assert (tasks(host), guards(host, app)) == ([], [])
+    assert woken.code in (0, 1), woken
+    if woken.code:
+        assert woken.error["code"] in ("session_lost", "engine_refused", "interrupted"), woken.error
+    assert host.up(app).result["outcome"] == "unchanged"
+    host_is_right(host, app)
+
+
+def test_a_switch_that_lost_its_name_to_nobody_goes_on_from_there(switching: tuple[Apart, Project]):
+    """Frozen for too long, while no other command came: what was left half done isn't left at that."""
+    host, app = switching
+    other = other_kind(host, app)
+    with frozen_at(host, app, "proxy", "up", "--kind", other, moment=("die", "imm-proxy")) as frozen:
+        host.engine.remove_container("imm-making", force=True)
+        frozen.send(Signals.SIGCONT)
+        assert frozen.ended().result["kind"] == other
+    assert (proxies(host), tasks(host)) == (["imm-proxy", "imm-sidecar"], [])
     assert host.up(app).result["outcome"] == "unchanged"
     host_is_right(host, app)
 
