@@ -411,7 +411,7 @@ def _make(
     for name in (STATE_VOLUME, PROXY_VOLUME):
         volume = engine.volume(name)
         if volume is None and before:
-            report(_lost(engine, name))
+            report(_lost(engine, name, wanted))
         if volume is None:
             engine.create_volume(name, {label.ROLE: "state"})
             undo.by(engine.remove_volume, name)
@@ -472,7 +472,7 @@ def _lost_a_network(engine: Engine, proxy: Container) -> bool:
     return not {each["NetworkID"] for each in networks} <= {each.id for each in engine.networks()}
 
 
-def _lost(engine: Engine, volume: str) -> str:
+def _lost(engine: Engine, volume: str, wanted: Asked) -> str:
     """What went with a volume that somebody removed, and how to go on."""
     if volume == STATE_VOLUME:
         return (
@@ -482,7 +482,9 @@ def _lost(engine: Engine, volume: str) -> str:
     apps = sorted({each.labels[label.APP] for each in instance.all_of(engine)})
     return (
         f"the volume {volume} is gone, and with it which releases are live: nobody reaches"
-        f" {', '.join(apps) or 'any app'}. imm up brings an app back, each from its own folder"
+        f" {', '.join(apps) or 'any app'}. imm up brings an app back, each from its own folder. How the proxy"
+        f" was to run is lost, too: from here on it is {wanted.kind} on {wanted.bind}:{wanted.http_port}, and"
+        " imm proxy up --kind, --bind, --http-port and --pool let it run otherwise"
     )
 
 

@@ -196,6 +196,20 @@ class TestLostState:
         check(bare, deployed, 2, "2")
         assert bare.revert(deployed).result["release"] == 1
 
+    def test_how_the_proxy_was_to_run_is_told_as_lost_with_how_it_runs_now(
+        self, bare: Apart, second: SecondEngine
+    ):
+        """The ledger doesn't have it; `live` and exit code 0 alone would let nobody look for it."""
+        second.load([base_image("traefik")])
+        app = bare.project()
+        bare.imm(app, "proxy", "up", "--kind", "traefik", "--http-port", "8081")
+        bare.up(app)
+        forget(bare, "imm-proxy", "imm-sidecar", "imm-proxy")
+        said = bare.up(app)
+        assert "from here on it is nginx on 127.0.0.1:8080" in said.stderr
+        assert "imm proxy up --kind, --bind, --http-port" in said.stderr
+        assert said.result["url"] == f"http://{app.domain}:8080" and bare.get("/version") == "1"
+
     def test_with_everything_of_imms_gone_the_images_are_found(self, bare: Apart, deployed: Project):
         forget(bare, "imm-proxy", "imm-sidecar", "imm-proxy")
         bare.engine.remove_volume("imm-state")
