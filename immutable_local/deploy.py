@@ -116,6 +116,8 @@ def revert(begun: Begun, app: str, number: int | None, options: Options, keep: i
         structure.check_claims(at.host, release.app, release.number)
         image.require(at.engine, release, [release.app.service(each.service) for each in plan.moving], tell)
         was = _commit_of(at.found, release.number)
+        tell.release = release.number
+        tell.skip("build", "seal")
         with Undo(tell.warn) as undo:
             return roll_out(at, release, plan, undo, keep, event="reverted", commit=was, project=None)
 

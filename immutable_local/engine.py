@@ -856,8 +856,7 @@ def _unreachable(failed: Exception, host: str = "") -> EngineError:
     )
     return EngineError(
         f"{where} cannot be reached: {reason}",
-        hint="start Docker, or say where it is with DOCKER_HOST or docker context use;"
-        " imm doctor looks closer",
+        hint="start Docker, or say where it is with DOCKER_HOST or docker context use",
     )
 
 

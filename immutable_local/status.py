@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from immutable_local import health, instance, ledger, secret
+from immutable_local import health, instance, ledger, network, secret
 from immutable_local import labels as label
 from immutable_local.app import App, Service
 from immutable_local.engine import Engine
-from immutable_local.errors import SessionLost
+from immutable_local.errors import ProxyError, SessionLost
 from immutable_local.host import Asked, Begun, Host, attach, find, look
 from immutable_local.instance import Instance, replica_of
 from immutable_local.listed import Container
@@ -26,7 +26,7 @@ TRAFFIC_SECONDS = 1.0
 
 def of_app(begun: Begun, app: App) -> dict[str, Any]:
     """The app's status; `live` is None when it isn't deployed."""
-    engine, host = begun.engine, look(begun)
+    engine, host = begun.engine, _look(begun, app.name)
     with ExitStack() as ending:
         if host is not None:
             ending.callback(host.close)
@@ -55,6 +55,16 @@ def of_app(begun: Begun, app: App) -> dict[str, Any]:
         told["revertable"] = found.revertable
         told["proxy"] = {"kind": host.asked.kind, "state": "running"} if host else _stopped_proxy(engine)
         return told
+
+
+def _look(begun: Begun, app: str) -> Host | None:
+    """The host; None also where its proxy doesn't run, but nothing of the app is there to be told of."""
+    try:
+        return look(begun)
+    except ProxyError:
+        if instance.all_of(begun.engine, app) or network.mine(begun.engine, app) is not None:
+            raise
+        return None
 
 
 def _stopped_proxy(engine: Engine) -> dict[str, Any] | None:

@@ -253,7 +253,7 @@ def test_all_that_is_wrong_must_be_told_in_the_order_of_lines(app: Reader, tmp_p
     assert refused.details == [
         "services.web.prot: unknown key, did you mean port? (imm.toml, line 3); correct it, or remove it",
         "release.keep: must be a whole number from 1 to 100, not a string (imm.toml, line 5); write 5",
-        "name: is missing (imm.toml); add it: the app's name: a-z, 0-9, '-', 1 to 40, starts with a letter",
+        "name: is missing (imm.toml); add it: the app's name: a-z, 0-9, '-', 1 to 40, starts with a letter, doesn't end with '-'",
     ]
     assert refused.hint.startswith("services.web.port: correct it: what the process listens on")
 
@@ -394,6 +394,32 @@ def test_what_looks_like_a_key_and_means_none_must_be_told_what_to_do(
         web(line)
     assert "did you mean" not in refused.value.message
     assert refused.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ('path = "api"', 'write "/api"'),
+        ('path = "a b"', "letters, digits"),
+        ('healthcheck = { path = "up" }', 'write "/up"'),
+        ('healthcheck = { path = "/a b" }', "percent-encode"),
+        ('healthcheck = "/up"', 'write { path = "/up" }'),
+        ('healthcheck = "curl localhost"', 'write { path = "/up" }'),
+        ('cap_add = ["all"]', "name each"),
+    ],
+)
+def test_what_was_nearly_right_must_be_told_how_to_write_it(
+    web: Callable[[str], Service], line: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        web(line)
+    assert hint in refused.value.hint
+
+
+def test_a_folder_to_build_from_that_holds_this_one_must_be_told_where_to_put_imm_toml(app: Reader) -> None:
+    with pytest.raises(ConfigError) as refused:
+        app(SHORTEST + '[build]\ncontext = ".."\n')
+    assert refused.value.hint.startswith("put imm.toml into that folder")
 
 
 def test_a_volume_whose_name_has_a_dot_must_be_proposed_as_toml_writes_it(app: Reader) -> None:

@@ -39,7 +39,7 @@ def main(command: str | None = None, begun: Callable[[], Begun] | None = None) -
     asked.command, asked.begun = command, begun
     open_streams()
     try:
-        code = cli(globals_first(sys.argv[1:]), standalone_mode=False)
+        code = cli(globals_first(sys.argv[1:]), prog_name="imm", standalone_mode=False)
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         sys.stdout.flush()

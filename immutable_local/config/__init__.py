@@ -27,6 +27,7 @@ from immutable_local.errors import ConfigError, UsageError, shown
 
 MOST_BYTES = 1_000_000
 MOST_DETAILS = 20
+CONTEXT_OUTSIDE = "put imm.toml into that folder: imm -f FOLDER/imm.toml names it from elsewhere"
 
 
 def read(path: Path, to_build: bool = True) -> App:
@@ -199,7 +200,7 @@ def _build(given: Mapping[str, Any], folder: Path) -> Build:
     findings = Findings()
     settings = dict(given)
     with findings.at("context"):
-        context = _inside(folder, given.get("context", "."))
+        context = _inside(folder, given.get("context", "."), CONTEXT_OUTSIDE)
         if not stat.S_ISDIR(_mode(context, given.get("context", "."))):
             raise Wrong(Finding(f"there is no folder {shown(given['context'])}", "correct the path"))
         settings["context"] = context.relative_to(os.path.realpath(folder)).as_posix()
@@ -228,11 +229,10 @@ def _mode(path: Path, told: str) -> int:
         return 0
 
 
-def _inside(folder: Path, told: str) -> Path:
+def _inside(folder: Path, told: str, hint: str = "move or copy it into the folder") -> Path:
     """The path that `told` leads to from `folder` on, links followed; it must not lead out of the folder."""
     real = Path(os.path.realpath(folder / told))
     if not real.is_relative_to(os.path.realpath(folder)):
-        hint = "move or copy it into the folder"
         raise Wrong(Finding(f"{shown(told)} lies outside of the folder of imm.toml", hint))
     return real
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 from immutable_local.app import HealthCheck
 from immutable_local.config import values
 from immutable_local.config.findings import Finding, Wrong
-from immutable_local.config.kinds import ANYTHING, TRUTH, Kind, duration, number, one_of, size, whole
+from immutable_local.config.kinds import (
+    ANYTHING,
+    TRUTH,
+    Kind,
+    duration,
+    mismatch,
+    number,
+    one_of,
+    size,
+    whole,
+)
 from immutable_local.config.tables import ARGUMENTS, ENTRIES, WORDS, Key, list_of, table, tables
+from immutable_local.errors import shown
 
 DAY = 86400.0
 
@@ -32,7 +43,7 @@ def _health_command(words: tuple[str, ...]) -> tuple[str, ...]:
 
 BUILD = table(
     {
-        "context": Key(values.FILE, 'the folder that the build may copy from; default "."'),
+        "context": Key(values.FILE, 'the folder that the build may copy from, default "."'),
         "dockerfile": Key(values.FILE, 'the Dockerfile, from the context on; default "Dockerfile"'),
         "target": Key(values.STAGE, "the stage to build; default: the last"),
         "args": Key(ARGUMENTS, "build arguments; no secrets, they show in the image's history"),
@@ -55,8 +66,17 @@ _CHECK = table(
     {"test": "command", "cmd": "command", "url": "path", "uri": "path", "deadline": "start_period"},
     {"start_interval": "remove it: interval is the time between two checks from the start on"},
 ).then(_healthcheck)
+
+
+def _check(value: object) -> HealthCheck:
+    if isinstance(value, str):
+        path = value if value.startswith("/") else "/up"
+        raise mismatch("a table", value, f"write {{ path = {shown(path)} }}")
+    return _CHECK.read(value)
+
+
 HEALTHCHECK = Kind(
-    _CHECK.read,
+    _check,
     {**_CHECK.schema, "not": {"required": ["path", "command"]}, "dependencies": {"status": ["path"]}},
 )
 
@@ -169,7 +189,7 @@ APP = table(
     {
         "name": Key(
             values.name(40),
-            "the app's name: a-z, 0-9, '-', 1 to 40, starts with a letter",
+            "the app's name: a-z, 0-9, '-', 1 to 40, starts with a letter, doesn't end with '-'",
             required=True,
         ),
         "build": Key(BUILD, "how the image is built, for all services that name no image of their own"),

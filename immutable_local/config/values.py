@@ -87,15 +87,39 @@ def _domain(value: object) -> str:
 
 DOMAIN = Kind(_domain, _host.schema)
 
-PREFIX = text(
-    "a path prefix like /api",
-    rf"/|(/{_SEGMENT})+/?",
-    most=200,
-    hint="letters, digits and . _ ~ - between single slashes; no query, no '..'",
+
+def _from_the_root(form: Kind[str]) -> Kind[str]:
+    """Where nothing but the slash before it is missing, that is advised."""
+
+    def read(value: object) -> str:
+        try:
+            return form.read(value)
+        except Wrong as wrong:
+            if not isinstance(value, str):
+                raise
+            try:
+                form.read(f"/{value}")
+            except Wrong:
+                raise wrong from None
+            hint = f"write {shown(f'/{value}')}"
+            raise Wrong(*(replace(finding, hint=hint) for finding in wrong.findings)) from None
+
+    return Kind(read, form.schema)
+
+
+PREFIX = _from_the_root(
+    text(
+        "a path prefix like /api",
+        rf"/|(/{_SEGMENT})+/?",
+        most=200,
+        hint="letters, digits and . _ ~ - between single slashes; no query, no '..'",
+    )
 ).then(lambda path: path.rstrip("/") or "/")
 
-HEALTH_PATH = text(
-    "a path like /up", r"/[A-Za-z0-9._~%/?&=+,:@!*-]*", most=1000, hint="percent-encode other characters"
+HEALTH_PATH = _from_the_root(
+    text(
+        "a path like /up", r"/[A-Za-z0-9._~%/?&=+,:@!*-]*", most=1000, hint="percent-encode other characters"
+    )
 )
 
 
@@ -188,7 +212,9 @@ USER = replace(_account.then(_user), unit="")
 def _capability(told: str) -> str:
     name = told.upper().removeprefix("CAP_")
     if name not in CAPABILITIES:
-        raise Wrong(Finding(f"must be a capability of Linux, not {shown(told)}{meant(name, CAPABILITIES)}"))
+        hint = "name each that is needed" if name == "ALL" else ""
+        unknown = f"must be a capability of Linux, not {shown(told)}{meant(name, CAPABILITIES)}"
+        raise Wrong(Finding(unknown, hint))
     return name
 
 

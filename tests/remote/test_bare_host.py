@@ -336,6 +336,9 @@ def test_proxy_down_is_refused_while_an_app_is_live(bare: Apart, app: Project):
     assert bare.imm(app, "proxy", "status").result["state"] == "absent"
     # History is kept, and nobody is there to be asked for it: that isn't 'nothing happened'.
     assert bare.imm(app, "history", expect=1).error["code"] == "proxy_absent"
+    # That the app isn't deployed the engine knows.
+    told = bare.imm(app, "status").result
+    assert (told["live"], told["services"], told["proxy"]) == (None, {}, None)
     back = bare.up(app).result
     assert (back["outcome"], back["release"]) == ("live", 1)
     assert [each["event"] for each in bare.history(app) if each["event"] != "sealed"] == [
