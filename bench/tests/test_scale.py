@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.scale import rows
+from bench.scale import beyond, rows
 
 
 def test_what_looks_is_within_its_bound_up_to_one_and_a_half_times_and_a_deployment_has_none() -> None:
@@ -15,3 +15,6 @@ def test_what_looks_is_within_its_bound_up_to_one_and_a_half_times_and_a_deploym
         ("imm history", "200 ms", "200 ms", "310 ms", "1.55", "no"),
         ("imm up, a changed file", "1.00 s", "", "2.00 s", "2.00", ""),
     ]
+    # What the command fails for.
+    assert beyond(one, recorded, full) == ["imm history"]
+    assert beyond(one, recorded, one) == []
