@@ -28,9 +28,11 @@ check: ## the same without looking whether the machine is ready
 	$(VENV)/mypy
 	$(VENV)/python -m pytest -v --durations=40 -n $(LANES) --dist loadscope --no-loadscope-reorder $(ARGS)
 
-SOAKED := tests/test_killed.py tests/remote/test_killed_proxy.py tests/remote/test_killed_at_first.py \
-	tests/remote/test_faults.py tests/remote/test_over.py tests/remote/test_full_and_lost.py tests/proxies \
-	tests/test_unbroken.py tests/test_sequences.py tests/test_soak.py
+# Each file in which some cases run with IMM_SOAK=1 alone.
+SOAKED := tests/test_killed.py tests/test_lock.py tests/remote/test_killed_proxy.py \
+	tests/remote/test_killed_at_first.py tests/remote/test_faults.py tests/remote/test_over.py \
+	tests/remote/test_full_and_lost.py tests/remote/test_many.py tests/remote/test_bare_host.py \
+	tests/remote/test_broken_state.py tests/proxies tests/test_unbroken.py tests/test_sequences.py tests/test_soak.py
 
 soak: setup ## every kill and fault, 1,000 random sequences, 500 swaps under load, both proxies: many hours
 	IMM_SOAK=1 $(VENV)/python -m pytest -v $(SOAKED) $(ARGS)

@@ -1,8 +1,12 @@
-"""The fixtures: `host` for one test, `shared` for the tests of one file that only look."""
+"""The fixtures: `host` for one test, `shared` for the tests of one file that only look.
+
+What only `make soak` takes is marked `soak`, or asked of `SOAK`; the Makefile names the files.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +29,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples each time, and no deadline: a busy machine is no defect.
 settings.register_profile("imm", max_examples=60, deadline=None, derandomize=True)
 settings.load_profile("imm")
+
+SOAK = os.environ.get("IMM_SOAK") == "1"
+soak = pytest.mark.skipif(not SOAK, reason="runs with IMM_SOAK=1: make soak")
 
 
 @pytest.fixture

@@ -152,6 +152,20 @@ def test_every_test_that_reliability_names_exists() -> None:
     assert [row for row in rows if "`tests/" not in row] == []
 
 
+def test_what_runs_with_make_soak_alone_is_run_by_it() -> None:
+    """A file whose cases wait for IMM_SOAK=1, and that `make soak` leaves out, has cases that nobody runs."""
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    soaked = [ROOT / each for each in re.findall(r"^SOAKED := (.+)$", makefile, re.MULTILINE)[0].split()]
+    assert [each for each in soaked if not each.exists()] == []
+    # By the tests' common word for it, or by a look of the file's own.
+    waits = re.compile(
+        r'^from tests\.conftest import .*\b(soak|SOAK)\b|environ\.get\("IMM_SOAK"', re.MULTILINE
+    )
+    waiting = [each for each in (ROOT / "tests").rglob("test_*.py") if waits.search(each.read_text())]
+    assert len(waiting) > 10
+    assert [each for each in waiting if not {each, each.parent} & set(soaked)] == []
+
+
 def obligations_of(file: Path) -> set[str]:
     """The tests of a file, those of classes as pytest names them."""
     found = set()

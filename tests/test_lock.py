@@ -21,6 +21,7 @@ from immutable_local.prune import prune
 from immutable_local.sidecar.program import HEARTBEAT_SECONDS
 from immutable_local.sweep import let_go
 from immutable_local.wait import until
+from tests.conftest import SOAK
 from tests.host import HEALTHCHECK, Host, Project
 from tests.kills import command
 from tests.test_errors import listens_to
@@ -110,7 +111,7 @@ def test_two_apps_are_deployed_at_the_same_time(host: Host):
 
 
 @pytest.mark.usefixtures("hangups_are_heeded")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGHUP, *([signal.SIGINT, signal.SIGTERM] if SOAK else [])])
 def test_an_interruption_during_the_health_check_undoes_everything(
     host: Host, app: Project, number: signal.Signals
 ):

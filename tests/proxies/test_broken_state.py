@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conftest import SOAK
 from tests.host import Project
 from tests.proxies.place import Place
 from tests.remote.test_broken_state import follow, refused, spoil
 
+# What is broken with its copy; that of the live release hinders others behind Traefik alone. Both: IMM_SOAK=1.
+BROKEN = {"nginx": "live/release.json", "traefik": "structure.json"}
 # Which app came first to this host matters to other tests of it.
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("first")]
 
@@ -24,6 +27,8 @@ def test_an_app_whose_state_is_broken_for_good_comes_back_as_the_hint_says(
     place: Place, other: Project, kind: str, name: str
 ):
     """Until then nobody takes it off, and what it answers stays as it is; the other app never notices."""
+    if name != BROKEN[kind] and not SOAK:
+        pytest.skip("runs with IMM_SOAK=1: make soak")
     app = place.project(f"broken-{kind}-{name[:4]}")
     place.up(app)
     before = place.running(app)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import signal
 import threading
@@ -21,13 +20,12 @@ from contextlib import contextmanager
 import pytest
 
 from immutable_local.wait import until
+from tests.conftest import soak
 from tests.host import HEALTHCHECK, Answer, Outcome, Project
 from tests.proxies.conftest import KINDS
 from tests.proxies.place import Place, lost, moment, seconds
 
 pytestmark = pytest.mark.engine
-# All of them behind two kinds of proxy, one after the other, take longer than `make test` may.
-soak = pytest.mark.skipif(os.environ.get("IMM_SOAK") != "1", reason="runs with IMM_SOAK=1: make soak")
 
 # Every shape that a client may have; each of them has begun before anything else does.
 MIXED = {"busy": 2, "idle": 6, "fresh": 1, "slow": 1, "streams": 1, "uploads": 1, "websockets": 1}

@@ -1,5 +1,5 @@
-"""Anywhere the engine is: the same over its unix socket (IMM_SOAK=1) and over ssh, with a
-loopback that isn't ours."""
+"""Anywhere the engine is: the same over its unix socket (IMM_SOAK=1) and over ssh, with a loopback that isn't
+ours. What another way to the engine decides nothing about: IMM_SOAK=1."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from immutable_local.tunnel import CONNECT_SECONDS
 from immutable_local.wait import until
+from tests.conftest import soak
 from tests.host import HEALTHCHECK, Project
 from tests.remote.conftest import Apart
 
@@ -44,6 +45,7 @@ def test_up_up_again_a_new_version_and_back(remote: Apart, app: Project):
     assert events == [("went_live", 1), ("went_live", 2), ("reverted", 1)]
 
 
+@soak
 def test_status_tells_what_is_live_and_that_it_is_healthy(remote: Apart, app: Project):
     """Health is asked where the engine is: nobody here can reach an instance."""
     assert remote.status(app)["live"] is None
@@ -75,6 +77,7 @@ def test_logs_of_what_is_live_of_what_is_gone_and_as_they_are_written(remote: Ap
         following.terminate()
 
 
+@soak
 def test_a_secret_reaches_the_service_and_a_changed_one_replaces_it(remote: Apart, app: Project):
     app.version("1", secrets=["TOKEN"])
     remote.imm(app, "secret", "set", "TOKEN", told=SECRET)
@@ -98,6 +101,7 @@ def test_a_release_that_never_gets_healthy_leaves_the_old_one_serving(remote: Ap
     assert remote.get("/version", app) == "1"
 
 
+@soak
 def test_what_is_written_to_a_volume_for_one_writer_is_kept(remote: Apart, app: Project):
     app.set(volumes={"data": {"writers": "one"}}).version("1", volumes=["data:/data"])
     app.dockerfile((app.folder / "Dockerfile").read_text().replace("USER", "VOLUME /data\nUSER"))
@@ -108,6 +112,7 @@ def test_what_is_written_to_a_volume_for_one_writer_is_kept(remote: Apart, app: 
     assert remote.get("/version", app) == "2"
 
 
+@soak
 def test_down_takes_the_app_off_and_keeps_its_history(remote: Apart, app: Project):
     remote.up(app)
     assert remote.imm(app, "down").result["outcome"] == "down"
