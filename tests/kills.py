@@ -99,6 +99,38 @@ print(json.dumps({
     "broken": broken, "halves": halves,
 }))
 """
+RENAMES = ("before", "after")
+# The moment before is shorter than a busy machine may be away.
+RENAME_TRIES = 8
+# Run in the sidecar: the session that holds an app's lock is stopped when it is just about to rename the live
+# link, or has just done so; then it tells which, of that process.
+STOP_AT_THE_RENAME = """
+import contextlib, os, pathlib, signal, sys, time
+app, moment = sys.argv[1:]
+home = pathlib.Path("/imm/proxy/data/apps") / app
+def files(process):
+    with contextlib.suppress(OSError):
+        for each in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                yield os.readlink(each)
+def at_rest(process):
+    with contextlib.suppress(OSError):
+        return {each.read_text().rpartition(")")[2].split()[0] for each in process.glob("task/*/stat")} == {"T"}
+lock = f"/imm/state/data/locks/app-{app}"
+[session] = [each for each in pathlib.Path("/proc").glob("[0-9]*") if lock in files(each)]
+was, there = os.readlink(home / "live"), set(os.listdir(home))
+print("waits", flush=True)
+if moment == "before":
+    while set(os.listdir(home)) == there:
+        time.sleep(0.0001)
+else:
+    while os.readlink(home / "live") == was:
+        time.sleep(0.0001)
+os.kill(int(session.name), signal.SIGSTOP)
+while not at_rest(session):
+    time.sleep(0.001)
+print(session.name, "before" if os.readlink(home / "live") == was else "after", flush=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -449,7 +481,11 @@ class Subject:
         )
         holdings = self.holdings()
         if kill.command == "down":
-            self._die(kill, words)
+            with Clients(self.host, self.app) as clients:
+                self._die(kill, words)
+                look(self.host, self.app)
+            # Nobody notices before the app is taken off.
+            assert "flip" in self.begun or not clients.lost(), clients.lost()[:3]
             self._after(kill, before, was, goal, holdings, None)
             return
         with Clients(self.host, self.app) as clients:
@@ -459,13 +495,53 @@ class Subject:
             if not self.guarded:
                 again = time.monotonic()
         # Killed before it stopped the old instance, requests go on to that one; else until the guard was there.
-        held = self.writers == "one" and kill.signal == Signals.SIGKILL and self.interrupted_at != "hold"
+        stops = self.writers == "one" and kill.command != "prune"
+        held = stops and kill.signal == Signals.SIGKILL and self.interrupted_at != "hold"
         lost = clients.lost(but=[(killed - HOLD_SECONDS, again)] if held else [])
         assert not lost, (
             f"{len(lost)} of {len(clients.answers)} lost; kill at {killed}, again at {again}: {lost[:3]}"
         )
         slow = [each for each in clients.answers if each.seconds > HOLD_SECONDS + 2]
         assert not slow, slow
+
+    def endure_at_the_rename(self, moment: str) -> None:
+        """Killed with its session just before the live link's rename, or just after: that alone decides."""
+        for _ in range(RENAME_TRIES):
+            old = self.next_version()
+            self.app.service("web", environment=None)
+            was = self.deploy()
+            new = self.next_version()
+            self.app.service("web", behave="wait")
+            with Clients(self.host, self.app) as clients:
+                met = self._stop_at_the_rename(moment)
+                after = look(self.host, self.app)
+                goal = max(each["release"] for each in after["records"] if each["event"] == "sealed")
+                assert goal != was
+                survivor, version = (was, old) if met == "before" else (goal, new)
+                assert live_number(after) == survivor, (met, was, goal)
+                self.host.imm(self.app, "prune")
+                check(self.host, self.app, survivor, version)
+            assert not clients.lost(), clients.lost()[:3]
+            self.app.service("web", environment=None)
+            if met == moment:
+                return
+        raise AssertionError(f"never met just {moment} the rename in {RENAME_TRIES} times")
+
+    def _stop_at_the_rename(self, moment: str) -> str:
+        """`up`, killed there; on which side of the rename that was."""
+        engine = self.host.engine
+        with command(self.host, self.app, "up") as running:
+            # It boots when it is let go: until then nothing is renamed.
+            assert running.begun("check_health"), running
+            words = ["python3", "-c", STOP_AT_THE_RENAME, self.app.name, moment]
+            told = engine.exec_start(engine.exec_create("imm-sidecar", words)["Id"], stream=True)
+            assert next(told) == b"waits\n"
+            self.host.let_go(self.app)
+            session, met = next(told).decode().split()
+            running.send(Signals.SIGKILL)
+            assert self.host.execute("imm-sidecar", "sh", "-c", f"kill -KILL {session}") == (0, "")
+            running.ended()
+        return met
 
     def _die(self, kill: Kill, words: Sequence[str]) -> float:
         with command(self.host, self.app, *words) as running:
@@ -707,16 +783,18 @@ def at_each_step(choice: random.Random) -> list[Kill]:
     ]
 
 
-def while_pruning(which: Signals, choice: random.Random, times: int) -> list[Kill]:
-    """`prune` tells no steps: it is killed at some moment of its half second."""
+def while_pruning(choice: random.Random, times: int) -> list[Kill]:
+    """`prune` tells no steps: it is killed at so many moments of its half second, by each signal."""
     return [
         Kill(
             "prune",
-            "many",
+            writers,
             "prune",
             which,
             round(choice.uniform(0.0, 0.5), 3),
             choice.choice(["up", "up-other"]),
         )
+        for writers in ("many", "one")
+        for which in SIGNALS
         for _ in range(times)
     ]

@@ -37,8 +37,10 @@ KILLED_STEPS = {
            "watch", "drain", "retire", "prune"),
     "revert": ("lock", "sweep", "hold", "stop_old", "start", "check_health", "flip", "record", "retire"),
     "down": ("lock", "sweep", "flip", "record", "drain", "retire"),
-    "prune": ("lock", "sweep", "prune"),
+    "prune": ("its begin",),
 }  # fmt: skip
+# It tells no steps: a moment is drawn from all of its half second.
+PRUNE_LASTS = 5
 # What of the guard of a command that was killed, when the next one comes.
 GUARDS = ("done", "at work", "killed")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -295,6 +297,7 @@ class Sequence(RuleBasedStateMachine):
     ) -> None:
         """A command that ends somewhere; and the next one, whatever it is."""
         step = data.draw(st.sampled_from(KILLED_STEPS[words]))
+        delay *= PRUNE_LASTS if words == "prune" else 1
         if words == "up":
             self.model.folder = replace(self.model.folder, setting=setting, bad="")
             self.write()

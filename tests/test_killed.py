@@ -1,7 +1,8 @@
 """Killed anywhere, right again at the next command; frozen, and two at once.
 
-The default run takes SIGKILL at the begin of each step once, and a seeded sample of the rest. All of it: IMM_SOAK=1;
-other moments and another sample: IMM_SEED=7. The apps are killed side by side; each test waits for its own kill.
+The default run takes SIGKILL at the begin of each step once, a few known kills, and a seeded sample of the
+rest. All of it: IMM_SOAK=1; other moments and another sample: IMM_SEED=7. The apps are killed side by side; each
+test waits for its own kill.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from immutable_local import ledger, lock
 from immutable_local.engine import connect
 from immutable_local.host import attach
 from immutable_local.sidecar.program import HEARTBEAT_SECONDS
-from tests.conftest import Machine
+from tests.conftest import SOAK, Machine
 from tests.host import HEALTHCHECK, Host, Project
 from tests.kills import (
-    SIGNALS,
+    RENAMES,
     STEPS,
     Clients,
     Kill,
@@ -47,12 +48,17 @@ from tests.kills import (
     while_pruning,
 )
 
-SOAK = os.environ.get("IMM_SOAK") == "1"
 SEED = int(os.environ.get("IMM_SEED", "4"))
 SIDE_BY_SIDE = 2
-SAMPLE = 6
+SAMPLE = 3
 # It has every step.
 ONCE = ("up", "one")
+# Ctrl-C and SIGTERM where most is to be undone, and a `down` that has taken nothing off yet.
+ALWAYS = (
+    ("up", "many", "check_health", "SIGINT"),
+    ("up", "many", "check_health", "SIGTERM"),
+    ("down", "many", "sweep", "SIGKILL"),
+)
 FORGET_LAST_RECORD = """\
 import pathlib, sys
 state = pathlib.Path("/imm/state/data")
@@ -65,24 +71,23 @@ SLOW_TO_STOP = ["sh", "-c", "trap 'sleep 1; kill $!; exit 0' TERM; python3 serve
 def every_kill() -> list[Kill]:
     """Each step's begin and middle, by each signal; `prune` at twelve moments by each."""
     choice = random.Random(SEED)
-    kills = at_each_step(choice)
-    for which in SIGNALS:
-        kills += while_pruning(which, choice, 12)
-    return kills
+    # The same moment may have been drawn twice.
+    return list(dict.fromkeys(at_each_step(choice) + while_pruning(choice, 12)))
 
 
 def chosen() -> list[Kill]:
     kills = every_kill()
     if SOAK:
         return kills
+    at_begin = [kill for kill in kills if not kill.delay]
     begin = [
-        kill
-        for kill in kills
-        if kill.signal == Signals.SIGKILL and not kill.delay and (kill.command, kill.writers) == ONCE
+        kill for kill in at_begin if kill.signal == Signals.SIGKILL and (kill.command, kill.writers) == ONCE
     ]
+    known = [kill for kill in at_begin if (kill.command, kill.writers, kill.step, kill.signal.name) in ALWAYS]
     pruning = [kill for kill in kills if kill.command == "prune" and kill.signal == Signals.SIGKILL][:2]
-    rest = [kill for kill in kills if kill not in begin and kill not in pruning]
-    return begin + pruning + random.Random(SEED).sample(rest, SAMPLE)
+    always = begin + known + pruning
+    rest = [kill for kill in kills if kill not in always]
+    return always + random.Random(SEED).sample(rest, SAMPLE)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ FREEZES = (
         for step in STEPS[told]
     ]
     if SOAK
-    else [Freeze("up", "many", "start"), Freeze("up", "one", "stop_old"), Freeze("up", "many", "retire")]
+    else [Freeze("up", "many", "start"), Freeze("up", "one", "stop_old")]
 )
 
 
@@ -286,6 +291,13 @@ class TestWhatKillsFound:
             first, *_, last = answer.read().decode().splitlines()
         assert (first, last) == (was, "end")
         check(many.host, many.app, live + 1)
+
+    @pytest.mark.parametrize("moment", RENAMES)
+    def test_killed_just_before_or_just_after_the_live_links_rename_that_one_decides(
+        self, many: Subject, moment: str
+    ):
+        """Before it the old release is live, after it the new one."""
+        many.endure_at_the_rename(moment)
 
     def test_a_flip_that_nobody_recorded_is_told_to_be_of_who_made_it(self, shared: Host):
         """The command was killed between the two; here its record is removed, and its word is put back."""
