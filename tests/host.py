@@ -378,6 +378,11 @@ class Host:
         assert code == 0, printed
 
     def _take_off(self, name: str) -> None:
+        mine = {"label": f"imm.app={name}"}
+        if not self.engine.containers(all=True, filters=mine) and not self.engine.networks(filters=mine):
+            # It was refused, or is down already.
+            self._remove(name)
+            return
         folder = self.folder / f"{name}-leaves"
         folder.mkdir()
         project = Project(name, folder, {"name": name, "services": {"gone": {"image": "none"}}}).write()

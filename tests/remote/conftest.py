@@ -26,6 +26,7 @@ class Apart(Host):
     def __init__(self, folder: Path, base: str, second: SecondEngine, **environment: str) -> None:
         super().__init__(folder, base, ("127.0.0.1", PORT), environment)
         self.second = second
+        self.stays = False
 
     def connection(self) -> http.client.HTTPConnection:
         return self.second.connection(self.proxy[1])
@@ -34,8 +35,18 @@ class Apart(Host):
         # One that is still waiting for this host would act on the next one's.
         for each in self.projects:
             kill_guards(self, each)
+        stays = self.stays and self._has_its_proxy_alone()
         self.engine.close()
-        self.second.wipe()
+        if not stays:
+            self.second.wipe()
+
+    def _has_its_proxy_alone(self) -> bool:
+        """Whether nothing but apps is beside a proxy that listens where the first one does."""
+        found = {each["Names"][0]: each for each in self.engine.containers(all=True)}
+        others = {name for name, each in found.items() if "imm.app" not in each["Labels"]}
+        if others != {"/imm-proxy", "/imm-sidecar"}:
+            return False
+        return [each.get("PublicPort") for each in found["/imm-proxy"]["Ports"]] == [PORT]
 
 
 @pytest.fixture(scope="session")
@@ -59,13 +70,30 @@ def by_ssh(second: SecondEngine) -> dict[str, str]:
 @pytest.fixture
 def bare(second: SecondEngine, tmp_path: Path) -> Iterator[Apart]:
     """A host that has never seen imm."""
+    second.wipe()
     with apart(second, tmp_path) as host:
         yield host
 
 
 @pytest.fixture
-def app(bare: Apart) -> Project:
-    return bare.project()
+def ready(second: SecondEngine, tmp_path: Path, wiped: None) -> Iterator[Apart]:
+    """A host that may have its proxy already, and other apps: what an earlier test of the file left in order."""
+    with apart(second, tmp_path) as host:
+        host.stays = True
+        yield host
+
+
+@pytest.fixture(scope="module")
+def wiped(second: SecondEngine) -> Iterator[None]:
+    yield
+    second.wipe()
+
+
+@pytest.fixture
+def app(request: pytest.FixtureRequest) -> Project:
+    """On the host that the test has."""
+    host: Apart = request.getfixturevalue("ready" if "ready" in request.fixturenames else "bare")
+    return host.project()
 
 
 # Over a unix socket alone is what all the other tests do: IMM_SOAK=1 takes both.

@@ -1,4 +1,7 @@
-"""A host that has never seen imm: how the proxy comes, what stands in its way, and what it outlives."""
+"""A host that has never seen imm: how the proxy comes, what stands in its way, and what it outlives.
+
+What another test proves nearly alike: IMM_SOAK=1.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ from immutable_local.network import DEFAULT_POOL  # noqa: E402
 from immutable_local.proxy import choose  # noqa: E402
 from immutable_local.undo import Undo  # noqa: E402
 from immutable_local.wait import until  # noqa: E402
+from tests.conftest import SOAK, soak  # noqa: E402
 from tests.host import Project  # noqa: E402
 from tests.remote.conftest import PORT, Apart  # noqa: E402
 from tests.remote.faults import struck_at  # noqa: E402
@@ -61,25 +65,7 @@ def test_a_port_that_is_taken_is_told_and_nothing_is_left_over(bare: Apart, app:
     assert bare.up(app).result["outcome"] == "live"
 
 
-def test_a_proxy_that_the_engine_does_not_start_for_another_reason_is_told_so(bare: Apart, app: Project):
-    """Somebody took its address in an app's network: that is no matter of ports. Put right, it runs again."""
-    bare.up(app)
-    bare.engine.stop("imm-proxy")
-    within = f"imm-app-{app.name}"
-    address = bare.inspect("imm-proxy")["NetworkSettings"]["Networks"][within]["IPAMConfig"]["IPv4Address"]
-    stranger = bare.engine.create_container(bare.base, ["sleep", "600"])["Id"]
-    bare.engine.connect_container_to_network(stranger, within, ipv4_address=address)
-    bare.engine.start(stranger)
-    error = bare.imm(app, "proxy", "up", expect=1).error
-    assert error["code"] == "proxy_failed"
-    assert "ddress already in use" in error["details"][0]
-    assert error["hint"].startswith("put right what it says")
-    bare.engine.remove_container(stranger, force=True)
-    bare.imm(app, "proxy", "up")
-    assert bare.get("/version") == "1"
-
-
-@pytest.mark.parametrize("name", ["imm-proxy", "imm-proxy-next", "imm-sidecar"])
+@pytest.mark.parametrize("name", ["imm-proxy-next", "imm-sidecar", *(["imm-proxy"] if SOAK else [])])
 def test_what_is_named_like_ours_and_inherited_our_label_is_refused_and_untouched(
     bare: Apart, app: Project, name: str
 ):
@@ -120,22 +106,9 @@ def test_an_address_that_the_host_has_not_is_told_as_that(bare: Apart, app: Proj
     assert bare.up(app).result["outcome"] == "live"
 
 
-def test_a_firewall_that_lost_dockers_rules_is_no_matter_of_ports(bare: Apart, app: Project):
-    """Its refusal names the port that the container listens on, too. And nobody reaches what is live."""
-    bare.up(app)
-    bare.engine.stop("imm-proxy")
-    bare.second.firewall("-t", "nat", "-E", "DOCKER", "AWAY")
-    try:
-        error = bare.imm(app, "proxy", "up", expect=1).error
-    finally:
-        bare.second.firewall("-t", "nat", "-E", "AWAY", "DOCKER")
-    assert error["code"] == "proxy_failed" and "8080" in error["details"][0]
-    assert "may not run" in error["still"]
-    bare.imm(app, "proxy", "up")
-    assert bare.get("/version") == "1"
-
-
-@pytest.mark.parametrize("kind", ["imm-proxy", "imm-sidecar", "imm-0-proxy", "imm-state"])
+@pytest.mark.parametrize(
+    "kind", ["imm-sidecar", "imm-0-proxy", "imm-state", *(["imm-proxy"] if SOAK else [])]
+)
 def test_what_somebody_else_named_like_ours_is_refused_and_untouched(bare: Apart, app: Project, kind: str):
     """Exit code 1, whose name it is, and the engine as it was before; what the hint says makes room."""
     engine = bare.engine
@@ -152,22 +125,6 @@ def test_what_somebody_else_named_like_ours_is_refused_and_untouched(bare: Apart
     on_it = {**os.environ, "DOCKER_HOST": bare.second.unix}
     subprocess.run(shlex.split(command), env=on_it, check=True, capture_output=True, timeout=60)
     assert bare.up(app).result["outcome"] == "live"
-
-
-def test_a_proxy_that_follows_no_more_is_started_afresh_as_the_hint_says(bare: Apart, app: Project):
-    """Here nobody can ask it what it follows. Apps are live behind it, and live again when it is back."""
-    bare.up(app)
-    run = "/imm/proxy/data/run"
-    assert bare.execute("imm-proxy", "mv", f"{run}/control.sock", f"{run}/away")[0] == 0
-    error = bare.up(app.version("2", domains=["new.localhost"]), expect=1).error
-    assert error["code"] == "proxy_failed"
-    commands = re.findall(r"imm (proxy (?:up|down)(?: --force)?)", error["hint"])
-    assert commands == ["proxy down --force", "proxy up"]
-    for each in commands:
-        bare.imm(app, *each.split())
-    assert bare.get("/version") == "1"
-    assert bare.up(app).result["outcome"] == "live"
-    assert bare.get("/version", domain="new.localhost") == "2"
 
 
 def test_apps_that_are_live_keep_their_proxy_when_its_sidecar_is_gone(bare: Apart, app: Project):
@@ -214,90 +171,6 @@ def test_the_proxy_moves_to_another_port_with_its_apps(bare: Apart, app: Project
     }
     again = bare.up(app).result
     assert again["outcome"] == "unchanged" and again["url"] == f"http://{app.domain}:8081"
-
-
-def test_a_proxy_that_cannot_move_stays_where_it_is(bare: Apart, app: Project):
-    """The other port is taken: exit code 1, and what is live answers as before."""
-    bare.up(app)
-    with bare.second.listening(8081), bare.nothing_left_over():
-        refused = bare.imm(app, "proxy", "up", "--http-port", "8081", expect=1)
-        assert refused.error["code"] == "port_taken"
-    assert bare.get("/version") == "1"
-    assert bare.up(app).result["outcome"] == "unchanged"
-    # What it was refused isn't what it was asked: not even where the volume alone is left to tell.
-    for name in ("imm-sidecar", "imm-proxy"):
-        bare.engine.remove_container(name, force=True)
-    assert bare.up(app).result["outcome"] == "unchanged"
-    assert bare.imm(app, "proxy", "status").result["port"] == PORT
-    assert bare.get("/version") == "1"
-
-
-def test_a_proxy_that_can_neither_move_nor_go_back_is_not_told_as_still_live(bare: Apart, app: Project):
-    """Its own port was taken, too, the moment that it left: what isn't true isn't said."""
-    bare.up(app)
-    with ExitStack() as taken, ThreadPoolExecutor(1) as beside:
-        taken.enter_context(bare.second.listening(8081))
-        told: Any = bare.engine.events(since=f"{time.time():.9f}", decode=True)
-
-        def take() -> bool:
-            try:
-                taken.enter_context(bare.second.listening(PORT))
-            except OSError:
-                return False
-            return True
-
-        def take_as_it_leaves() -> bool | None:
-            next(each for each in told if each["Action"] == "die" and "imm-proxy" in str(each))
-            return until(take, RETURN_SECONDS, pause=0.001)
-
-        left = beside.submit(take_as_it_leaves)
-        refused = bare.imm(app, "proxy", "up", "--http-port", "8081", expect=1).error
-        assert left.result()
-        told.close()
-        assert refused["code"] == "port_taken" and "may not run" in refused["still"]
-    assert bare.up(app).result["outcome"] == "unchanged"
-    assert bare.get("/version") == "1"
-
-
-def test_of_two_proxies_that_an_engine_started_one_goes_on_and_follows(bare: Apart, app: Project):
-    """A switch to another port was killed, and then the host restarted: both run, on one volume."""
-    bare.up(app)
-    both = connect()
-    before = both.containers({label.ROLE: "proxy"})[0]
-    asked = replace(asked_of(before), http_port=8081)
-    with Undo(str) as undo:
-        after = create_proxy(both, choose("nginx"), before.image, asked, before, undo)
-        undo.keep()
-    both.start(after)
-    sockets = "/imm/proxy/data/run/control.sock"
-    until(lambda: bare.execute("imm-proxy-next", "test", "-S", sockets)[0] == 0, RETURN_SECONDS, pause=0.05)
-    bare.imm(app, "proxy", "up")
-    assert bare.up(app.version("2", domains=["new.localhost"])).result["outcome"] == "live"
-    assert bare.get("/version", domain="new.localhost") == "2"
-    assert _names(bare) == {"imm-proxy", "imm-sidecar", f"{app.name}-web-2-blue-1"}
-
-
-def test_a_proxy_whose_network_was_pruned_while_it_was_stopped_is_made_anew(bare: Apart, app: Project):
-    """A container means its networks by their ids: one of the same name isn't the one that it would join."""
-    bare.up(app)
-    for name in ("imm-sidecar", "imm-proxy"):
-        bare.engine.stop(name, timeout=1)
-    assert "imm-0-proxy" in bare.engine.prune_networks()["NetworksDeleted"]
-    assert bare.up(app).result["outcome"] == "unchanged"
-    assert bare.get("/version") == "1"
-    assert _names(bare) == {"imm-proxy", "imm-sidecar", f"{app.name}-web-1-green-1"}
-
-
-def test_proxy_down_that_is_interrupted_is_not_left_half_done(bare: Apart, app: Project):
-    """What it began it ends, and says what is true then; `up` brings back what was live."""
-    bare.up(app)
-    moment = ("destroy", "imm-sidecar")
-    ended = struck_at(bare, app, "proxy", "down", "--force", moment=moment, which=signal.SIGTERM)
-    assert ended.error["code"] == "interrupted"
-    assert "nobody reaches" in ended.error["still"] and ended.error["hint"]
-    assert _names(bare) == {f"{app.name}-web-1-green-1"}
-    assert bare.up(app).result["outcome"] == "unchanged"
-    assert bare.get("/version") == "1"
 
 
 def test_proxy_down_leaves_the_network_when_a_stranger_is_in_it(bare: Apart, app: Project):
@@ -348,54 +221,6 @@ def test_proxy_down_is_refused_while_an_app_is_live(bare: Apart, app: Project):
     ]
 
 
-@pytest.mark.parametrize("end", ["stop", "lose_power"])
-def test_what_is_live_comes_back_with_the_engine(bare: Apart, app: Project, end: str):
-    """Without a command of imm's; and `up` then finds nothing to do."""
-    app.version("1", replicas=2).service("worker", behave="worker", stop_grace_period="2s")
-    bare.up(app)
-    before = bare.running()
-    getattr(bare.second, end)()
-    bare.second.start()
-    _answers_again(bare, "1")
-    assert until(lambda: bare.running() == before, RETURN_SECONDS, pause=0.1), bare.running()
-    unchanged = bare.up(app).result
-    assert (unchanged["outcome"], unchanged["release"]) == ("unchanged", 1)
-    assert bare.running() == before
-    assert bare.up(app.version("2")).result["outcome"] == "live"
-    assert bare.get("/version") == "2"
-
-
-def test_a_proxy_that_was_restarted_leaves_its_sidecar_behind_and_the_next_command_brings_it_back(
-    bare: Apart, app: Project
-):
-    """The sidecar is then in a network namespace that is gone; what was live is live all the while."""
-    bare.up(app)
-    bare.engine.restart("imm-proxy", timeout=1)
-    _answers_again(bare, "1")
-    status = bare.status(app)
-    assert status["live"]["release"] == 1
-    assert status["services"]["web"][0]["health"] == "unknown"
-    assert bare.up(app.version("2")).result["outcome"] == "live"
-    assert bare.status(app)["services"]["web"][0]["health"] == "healthy"
-    assert bare.get("/version") == "2"
-
-
-def test_a_sidecar_that_the_engine_did_not_bring_back_is_started_by_whoever_asks(bare: Apart, app: Project):
-    """After a restart the engine may try it before the proxy runs, and then leaves it."""
-    bare.up(app)
-    bare.engine.stop("imm-sidecar", timeout=1)
-    status = bare.status(app)
-    assert status["live"]["release"] == 1
-    assert status["services"]["web"][0]["health"] == "healthy"
-
-
-def test_a_proxy_that_crashes_comes_back_by_itself(bare: Apart, app: Project):
-    """Also after imm made it read a new configuration, as it does for every new app."""
-    bare.up(app)
-    os.kill(bare.inspect("imm-proxy")["State"]["Pid"], signal.SIGKILL)
-    _answers_again(bare, "1")
-
-
 def test_what_has_nothing_to_do_on_a_host_makes_nothing_there(bare: Apart, app: Project):
     """Whatever it says, it has touched nothing: no proxy, no volume, no network, no port."""
     networks = {each["Name"] for each in bare.engine.networks()}
@@ -410,19 +235,6 @@ def test_what_has_nothing_to_do_on_a_host_makes_nothing_there(bare: Apart, app: 
     assert _names(bare) == set()
     assert bare.engine.volumes()["Volumes"] in (None, [])
     assert {each["Name"] for each in bare.engine.networks()} == networks
-
-
-@pytest.mark.parametrize("gone", [("imm-proxy",), ("imm-proxy", "imm-sidecar")])
-def test_up_makes_what_somebody_removed_and_traffic_flows_again(
-    bare: Apart, app: Project, gone: tuple[str, ...]
-):
-    """What was live is live again, in a release that is still the same."""
-    bare.up(app)
-    for name in gone:
-        bare.engine.remove_container(name, force=True)
-    unchanged = bare.up(app).result
-    assert (unchanged["outcome"], unchanged["release"]) == ("unchanged", 1)
-    assert bare.get("/version") == "1"
 
 
 def test_an_app_gets_a_subnet_that_leads_nowhere_else(bare: Apart, app: Project):
@@ -441,8 +253,209 @@ def test_an_app_gets_a_subnet_that_leads_nowhere_else(bare: Apart, app: Project)
         bare.second.route("del", str(following))
 
 
+# From here on the host may have its proxy already, and other apps.
+
+
+def test_a_proxy_that_the_engine_does_not_start_for_another_reason_is_told_so(ready: Apart, app: Project):
+    """Somebody took its address in an app's network: that is no matter of ports. Put right, it runs again."""
+    ready.up(app)
+    ready.engine.stop("imm-proxy")
+    within = f"imm-app-{app.name}"
+    address = ready.inspect("imm-proxy")["NetworkSettings"]["Networks"][within]["IPAMConfig"]["IPv4Address"]
+    stranger = ready.engine.create_container(ready.base, ["sleep", "600"])["Id"]
+    ready.engine.connect_container_to_network(stranger, within, ipv4_address=address)
+    ready.engine.start(stranger)
+    error = ready.imm(app, "proxy", "up", expect=1).error
+    assert error["code"] == "proxy_failed"
+    assert "ddress already in use" in error["details"][0]
+    assert error["hint"].startswith("put right what it says")
+    ready.engine.remove_container(stranger, force=True)
+    ready.imm(app, "proxy", "up")
+    assert ready.get("/version") == "1"
+
+
+def test_a_firewall_that_lost_dockers_rules_is_no_matter_of_ports(ready: Apart, app: Project):
+    """Its refusal names the port that the container listens on, too. And nobody reaches what is live."""
+    ready.up(app)
+    ready.engine.stop("imm-proxy")
+    ready.second.firewall("-t", "nat", "-E", "DOCKER", "AWAY")
+    try:
+        error = ready.imm(app, "proxy", "up", expect=1).error
+    finally:
+        ready.second.firewall("-t", "nat", "-E", "AWAY", "DOCKER")
+    assert error["code"] == "proxy_failed" and "8080" in error["details"][0]
+    assert "may not run" in error["still"]
+    ready.imm(app, "proxy", "up")
+    assert ready.get("/version") == "1"
+
+
+def test_a_proxy_that_follows_no_more_is_started_afresh_as_the_hint_says(ready: Apart, app: Project):
+    """Here nobody can ask it what it follows. Apps are live behind it, and live again when it is back."""
+    ready.up(app)
+    run = "/imm/proxy/data/run"
+    assert ready.execute("imm-proxy", "mv", f"{run}/control.sock", f"{run}/away")[0] == 0
+    error = ready.up(app.version("2", domains=[f"new.{app.domain}"]), expect=1).error
+    assert error["code"] == "proxy_failed"
+    commands = re.findall(r"imm (proxy (?:up|down)(?: --force)?)", error["hint"])
+    assert commands == ["proxy down --force", "proxy up"]
+    for each in commands:
+        ready.imm(app, *each.split())
+    assert ready.get("/version") == "1"
+    assert ready.up(app).result["outcome"] == "live"
+    assert ready.get("/version", domain=f"new.{app.domain}") == "2"
+
+
+def test_a_proxy_that_cannot_move_stays_where_it_is(ready: Apart, app: Project):
+    """The other port is taken: exit code 1, and what is live answers as before."""
+    ready.up(app)
+    with ready.second.listening(8081), ready.nothing_left_over():
+        refused = ready.imm(app, "proxy", "up", "--http-port", "8081", expect=1)
+        assert refused.error["code"] == "port_taken"
+    assert ready.get("/version") == "1"
+    assert ready.up(app).result["outcome"] == "unchanged"
+    # What it was refused isn't what it was asked: not even where the volume alone is left to tell.
+    for name in ("imm-sidecar", "imm-proxy"):
+        ready.engine.remove_container(name, force=True)
+    assert ready.up(app).result["outcome"] == "unchanged"
+    assert ready.imm(app, "proxy", "status").result["port"] == PORT
+    assert ready.get("/version") == "1"
+
+
+def test_a_proxy_that_can_neither_move_nor_go_back_is_not_told_as_still_live(ready: Apart, app: Project):
+    """Its own port was taken, too, the moment that it left: what isn't true isn't said."""
+    ready.up(app)
+    with ExitStack() as taken, ThreadPoolExecutor(1) as beside:
+        taken.enter_context(ready.second.listening(8081))
+        told: Any = ready.engine.events(since=f"{time.time():.9f}", decode=True)
+
+        def take() -> bool:
+            try:
+                taken.enter_context(ready.second.listening(PORT))
+            except OSError:
+                return False
+            return True
+
+        def take_as_it_leaves() -> bool | None:
+            next(each for each in told if each["Action"] == "die" and "imm-proxy" in str(each))
+            return until(take, RETURN_SECONDS, pause=0.001)
+
+        left = beside.submit(take_as_it_leaves)
+        refused = ready.imm(app, "proxy", "up", "--http-port", "8081", expect=1).error
+        assert left.result()
+        told.close()
+        assert refused["code"] == "port_taken" and "may not run" in refused["still"]
+    assert ready.up(app).result["outcome"] == "unchanged"
+    assert ready.get("/version") == "1"
+
+
+def test_of_two_proxies_that_an_engine_started_one_goes_on_and_follows(ready: Apart, app: Project):
+    """A switch to another port was killed, and then the host restarted: both run, on one volume."""
+    ready.up(app)
+    both = connect()
+    before = both.containers({label.ROLE: "proxy"})[0]
+    asked = replace(asked_of(before), http_port=8081)
+    with Undo(str) as undo:
+        after = create_proxy(both, choose("nginx"), before.image, asked, before, undo)
+        undo.keep()
+    both.start(after)
+    sockets = "/imm/proxy/data/run/control.sock"
+    until(lambda: ready.execute("imm-proxy-next", "test", "-S", sockets)[0] == 0, RETURN_SECONDS, pause=0.05)
+    ready.imm(app, "proxy", "up")
+    assert ready.up(app.version("2", domains=[f"new.{app.domain}"])).result["outcome"] == "live"
+    assert ready.get("/version", domain=f"new.{app.domain}") == "2"
+    assert _names(ready) == {"imm-proxy", "imm-sidecar", f"{app.name}-web-2-blue-1"}
+
+
+def test_a_proxy_whose_network_was_pruned_while_it_was_stopped_is_made_anew(ready: Apart, app: Project):
+    """A container means its networks by their ids: one of the same name isn't the one that it would join."""
+    ready.up(app)
+    for name in ("imm-sidecar", "imm-proxy"):
+        ready.engine.stop(name, timeout=1)
+    assert "imm-0-proxy" in ready.engine.prune_networks()["NetworksDeleted"]
+    assert ready.up(app).result["outcome"] == "unchanged"
+    assert ready.get("/version") == "1"
+    assert _names(ready) == {"imm-proxy", "imm-sidecar", f"{app.name}-web-1-green-1"}
+
+
+def test_proxy_down_that_is_interrupted_is_not_left_half_done(ready: Apart, app: Project):
+    """What it began it ends, and says what is true then; `up` brings back what was live."""
+    ready.up(app)
+    moment = ("destroy", "imm-sidecar")
+    ended = struck_at(ready, app, "proxy", "down", "--force", moment=moment, which=signal.SIGTERM)
+    assert ended.error["code"] == "interrupted"
+    assert "nobody reaches" in ended.error["still"] and ended.error["hint"]
+    assert _names(ready) == {f"{app.name}-web-1-green-1"}
+    assert ready.up(app).result["outcome"] == "unchanged"
+    assert ready.get("/version") == "1"
+
+
+@pytest.mark.parametrize("end", ["lose_power", *(["stop"] if SOAK else [])])
+def test_what_is_live_comes_back_with_the_engine(ready: Apart, app: Project, end: str):
+    """Without a command of imm's; and `up` then finds nothing to do."""
+    app.version("1", replicas=2).service("worker", behave="worker", stop_grace_period="2s")
+    ready.up(app)
+    before = ready.running()
+    getattr(ready.second, end)()
+    ready.second.start()
+    _answers_again(ready, "1")
+    assert until(lambda: ready.running() == before, RETURN_SECONDS, pause=0.1), ready.running()
+    unchanged = ready.up(app).result
+    assert (unchanged["outcome"], unchanged["release"]) == ("unchanged", 1)
+    assert ready.running() == before
+    assert ready.up(app.version("2")).result["outcome"] == "live"
+    assert ready.get("/version") == "2"
+
+
+def test_a_proxy_that_was_restarted_leaves_its_sidecar_behind_and_the_next_command_brings_it_back(
+    ready: Apart, app: Project
+):
+    """The sidecar is then in a network namespace that is gone; what was live is live all the while."""
+    ready.up(app)
+    ready.engine.restart("imm-proxy", timeout=1)
+    _answers_again(ready, "1")
+    status = ready.status(app)
+    assert status["live"]["release"] == 1
+    assert status["services"]["web"][0]["health"] == "unknown"
+    assert ready.up(app.version("2")).result["outcome"] == "live"
+    assert ready.status(app)["services"]["web"][0]["health"] == "healthy"
+    assert ready.get("/version") == "2"
+
+
+def test_a_sidecar_that_the_engine_did_not_bring_back_is_started_by_whoever_asks(ready: Apart, app: Project):
+    """After a restart the engine may try it before the proxy runs, and then leaves it."""
+    ready.up(app)
+    ready.engine.stop("imm-sidecar", timeout=1)
+    status = ready.status(app)
+    assert status["live"]["release"] == 1
+    assert status["services"]["web"][0]["health"] == "healthy"
+
+
+@soak
+def test_a_proxy_that_crashes_comes_back_by_itself(ready: Apart, app: Project):
+    """Also after imm made it read a new configuration, as it does for every new app."""
+    ready.up(app)
+    os.kill(ready.inspect("imm-proxy")["State"]["Pid"], signal.SIGKILL)
+    _answers_again(ready, "1")
+
+
+@pytest.mark.parametrize("gone", [("imm-proxy", "imm-sidecar"), *([("imm-proxy",)] if SOAK else [])])
+def test_up_makes_what_somebody_removed_and_traffic_flows_again(
+    ready: Apart, app: Project, gone: tuple[str, ...]
+):
+    """What was live is live again, in a release that is still the same."""
+    ready.up(app)
+    for name in gone:
+        ready.engine.remove_container(name, force=True)
+    unchanged = ready.up(app).result
+    assert (unchanged["outcome"], unchanged["release"]) == ("unchanged", 1)
+    assert ready.get("/version") == "1"
+
+
 def _names(host: Apart) -> set[str]:
-    return {each["Names"][0].lstrip("/") for each in host.engine.containers(all=True)}
+    """The containers that are there, but for other apps' instances."""
+    mine = {None, *(each.name for each in host.projects)}
+    found = host.engine.containers(all=True)
+    return {each["Names"][0].lstrip("/") for each in found if each["Labels"].get("imm.app") in mine}
 
 
 def _subnet(host: Apart, network: str) -> str:
