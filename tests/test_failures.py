@@ -12,7 +12,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import docker
@@ -36,10 +36,18 @@ def live(shared: Host) -> Project:
 @pytest.fixture
 def app(live: Project) -> Iterator[Project]:
     """The live app's folder, given back as it was."""
+    with given_back(live):
+        yield live
+
+
+@contextmanager
+def given_back(live: Project) -> Iterator[None]:
     settings, dockerfile = copy.deepcopy(live.settings), (live.folder / "Dockerfile").read_text()
-    yield live
-    live.settings = settings
-    live.dockerfile(dockerfile).version("1")
+    try:
+        yield
+    finally:
+        live.settings = settings
+        live.dockerfile(dockerfile).version("1")
 
 
 def refused(host: Host, app: Project, *, expect: int = 1, **environment: str) -> Outcome:
@@ -54,7 +62,10 @@ def refused(host: Host, app: Project, *, expect: int = 1, **environment: str) ->
 
 def unhealthy(host: Host, app: Project) -> dict:
     """Why the release did not become healthy, as it was told."""
-    outcome = refused(host, app)
+    return told_unhealthy(refused(host, app))
+
+
+def told_unhealthy(outcome: Outcome) -> dict:
     error = outcome.error
     assert error["code"] == "unhealthy"
     assert error["still"] == "release 1 is still live"
@@ -128,9 +139,15 @@ def test_a_command_that_ends_is_told_to_stay(shared: Host, app: Project):
     assert "stay in the foreground" in error["hint"]
 
 
-def test_a_wrong_port_is_told_with_the_port_that_listens(shared: Host, app: Project):
-    app.version("2", environment={"PORT": "9000"}, healthcheck=SHORT)
-    error = unhealthy(shared, app)
+@pytest.fixture(scope="module")
+def wrong_port(shared: Host, live: Project) -> Outcome:
+    """Of a release that listens on another port than imm.toml says."""
+    with given_back(live):
+        return refused(shared, live.version("2", environment={"PORT": "9000"}, healthcheck=SHORT))
+
+
+def test_a_wrong_port_is_told_with_the_port_that_listens(wrong_port: Outcome):
+    error = told_unhealthy(wrong_port)
     assert "the container listens on 9000; imm.toml says port = 8000" in error["details"]
     assert error["hint"] == "correct services.web.port in imm.toml to 9000, then run imm up"
 
@@ -297,13 +314,12 @@ def test_a_failure_is_told_to_people_as_to_programs(shared: Host, app: Project):
     assert lines[-1] == "  next: correct services.web.port in imm.toml to 9000, then run imm up"
 
 
-def test_a_failure_stands_in_the_history_with_its_reason(shared: Host, app: Project):
-    app.version("2", environment={"PORT": "9000"}, healthcheck=SHORT)
-    number = refused(shared, app).result["release"]
-    last = shared.history(app)[-1]
-    assert (last["event"], last["release"], last["code"]) == ("failed", number, "unhealthy")
-    assert "did not become healthy" in last["error"]
-    assert last["facts"][-1] == "the container listens on 9000; imm.toml says port = 8000"
+def test_a_failure_stands_in_the_history_with_its_reason(shared: Host, live: Project, wrong_port: Outcome):
+    number = wrong_port.result["release"]
+    told = [each for each in shared.history(live) if each["release"] == number]
+    assert {(each["event"], each.get("code")) for each in told} == {("sealed", None), ("failed", "unhealthy")}
+    assert "did not become healthy" in told[-1]["error"]
+    assert told[-1]["facts"][-1] == "the container listens on 9000; imm.toml says port = 8000"
 
 
 def test_the_history_keeps_nothing_that_an_application_printed(shared: Host, app: Project):
