@@ -65,6 +65,38 @@ def test_a_port_that_is_taken_is_told_and_nothing_is_left_over(bare: Apart, app:
     assert bare.up(app).result["outcome"] == "live"
 
 
+def test_an_app_for_which_the_pool_has_no_subnet_left_is_told_and_nothing_is_left_over(
+    bare: Apart, app: Project
+):
+    """The smallest pool has room for the proxy's network and one app's. The other one goes on."""
+    bare.imm(app, "proxy", "up", "--pool", "10.251.0.0/23")
+    bare.up(app)
+    other = bare.project()
+    with bare.nothing_left_over():
+        error = bare.up(other, expect=1).error
+    assert error["code"] == "no_subnet" and "imm proxy up --pool" in error["hint"]
+    assert bare.get("/version", app) == "1"
+    bare.imm(app, "proxy", "up", "--pool", "10.252.0.0/16")
+    assert bare.up(other).result["outcome"] == "live"
+    assert bare.get("/version", app) == bare.get("/version", other) == "1"
+
+
+def test_without_an_image_for_the_sidecar_nothing_is_begun(bare: Apart, app: Project):
+    """Where no registry answers either, the hint says where such an image comes from."""
+    python = bare.base
+    found = bare.engine.inspect_image(python)["Id"]
+    bare.engine.tag(found, "kept-for-later")
+    bare.engine.remove_image(python)
+    try:
+        with bare.nothing_left_over():
+            error = bare.imm(app, "proxy", "up", expect=1).error
+    finally:
+        bare.engine.tag(found, *python.rsplit(":", 1))
+        bare.engine.remove_image("kept-for-later")
+    assert error["code"] == "no_image" and "make setup" in error["hint"]
+    assert bare.imm(app, "proxy", "up").result["state"] == "running"
+
+
 @pytest.mark.parametrize("name", ["imm-proxy-next", "imm-sidecar", *(["imm-proxy"] if SOAK else [])])
 def test_what_is_named_like_ours_and_inherited_our_label_is_refused_and_untouched(
     bare: Apart, app: Project, name: str
