@@ -116,6 +116,9 @@ def deployment(
                 with Undo(tell.warn) as recording:
                     recording.by(record_failure, at, failed)
                     recording.by(clear_images, at)
+            if isinstance(failed, ImmError) and tell.stands != at.still:
+                # It couldn't all be undone.
+                failed.still = tell.stands
             if isinstance(failed, ImmError) and not failed.still and not isinstance(failed, UsageError):
                 failed.still = tell.reached or at.still
             raise

@@ -112,6 +112,8 @@ def start_again(at: Deployment, unreached: Sequence[str], held: tuple[str, ...])
     if writing := in_the_way(at.engine, found):
         # The next command's sweep ends these first, and starts the old ones then.
         at.tell.undone = False
+        again = "the next imm up, revert, down or prune tries to start it"
+        at.tell.stands = f"release {found.live.release} has stopped; {again}"
         raise EngineRefused(
             f"{', '.join(writing)} could not be stopped, and nothing is started beside what writes alone"
         )

@@ -247,8 +247,9 @@ def keep_log(engine: Engine, session: Session, app: str, container: str, name: s
     """Keep the end of an instance's log on the host: 256 KiB at most."""
     log = engine.logs(container, tail=KEPT_LOG_LINES, timestamps=True)
     if len(log) > KEPT_LOG_BYTES:
-        # Whole lines: each begins with its time.
-        log = log[-KEPT_LOG_BYTES:].partition(b"\n")[2]
+        # Whole lines, each with its time before it; of one that is longer than all that is kept, its end.
+        end = log[-KEPT_LOG_BYTES:]
+        log = end.partition(b"\n")[2] or log[: log.find(b" ") + 1] + end
     if log:
         content = base64.b64encode(log).decode()
         session.ask("log_keep", app=app, name=name, content=content)

@@ -31,6 +31,7 @@ def started_again(monkeypatch: pytest.MonkeyPatch, found: Observed, held: tuple[
     except EngineRefused:
         # The next command is told so, and tries again.
         assert not tell.undone
+        assert tell.stands.startswith("release 1 has stopped; ")
     return let_go
 
 

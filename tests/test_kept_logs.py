@@ -76,6 +76,16 @@ def test_of_a_long_log_whole_lines_are_kept(state: Path):
     assert kept == lines[-len(kept) :]
 
 
+def test_of_a_line_that_is_longer_than_what_is_kept_its_end_is(state: Path):
+    """A progress bar that only returns to the begin of its line may be all that an instance has said."""
+    printed: Any = Printed(b"2026-01-01T00:00:00Z " + b"x" * 300_000 + b"the end\n")
+    keep_log(printed, printed, APP, "id", f"{APP}-web-1-blue-1")
+    [kept] = _lines(base64.b64decode(logs.log_read(APP, f"{APP}-web-1-blue-1")))
+    time, _, rest = kept.partition(" ")
+    assert time == "2026-01-01T00:00:00Z"
+    assert rest.endswith("xthe end") and len(rest) > 200_000
+
+
 def test_the_logs_of_what_is_live_are_those_of_kept_instances_too():
     """A service that didn't change goes on in the instance of an earlier release."""
     live = release(Service("web", port=8000), Service("worker"), number=2)

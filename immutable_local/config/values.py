@@ -95,7 +95,8 @@ def _from_the_root(form: Kind[str]) -> Kind[str]:
         try:
             return form.read(value)
         except Wrong as wrong:
-            if not isinstance(value, str):
+            # What has a host before it is no path that lacks a slash.
+            if not isinstance(value, str) or {".", ":"} & set(value.partition("/")[0]):
                 raise
             try:
                 form.read(f"/{value}")
@@ -118,7 +119,10 @@ PREFIX = _from_the_root(
 
 HEALTH_PATH = _from_the_root(
     text(
-        "a path like /up", r"/[A-Za-z0-9._~%/?&=+,:@!*-]*", most=1000, hint="percent-encode other characters"
+        "a path like /up",
+        r"/[A-Za-z0-9._~%/?&=+,:@!*-]*",
+        most=1000,
+        hint="write the path alone, with no host before it; percent-encode other characters",
     )
 )
 
