@@ -20,7 +20,7 @@ from immutable_local.sidecar.program import HEARTBEAT_SECONDS  # noqa: E402
 from immutable_local.sidecar.session import BEAT_SECONDS  # noqa: E402
 from immutable_local.wait import until  # noqa: E402
 from tests.kills import command  # noqa: E402
-from tests.remote.conftest import Apart  # noqa: E402
+from tests.remote.conftest import Apart, base_image  # noqa: E402
 from tests.remote.faults import (  # noqa: E402
     frozen_at,
     host_is_right,
@@ -42,19 +42,30 @@ MADE = [
     ("start", "imm-sidecar"),
     ("rename", "imm-proxy"),
 ]
+# Who makes a host, and what may interrupt it.
+FIRST = ["up", "proxy up", "proxy up --kind traefik"]
+INTERRUPT = [Signals.SIGINT, Signals.SIGTERM]
 # Whoever isn't kept out is through by then.
 THROUGH_SECONDS = 3.0
 # What a first `up` takes on a busy machine when it waits for nobody.
 WITHOUT_SECONDS = 10.0
 
 
+@pytest.mark.parametrize(
+    "which", [Signals.SIGKILL, *(INTERRUPT if SOAK else [])], ids=lambda which: which.name
+)
+@pytest.mark.parametrize("words", FIRST if SOAK else FIRST[:1])
 @pytest.mark.parametrize("moment", MADE if SOAK else [MADE[n] for n in (3, 5)], ids="-".join)
-def test_a_first_up_killed_while_it_makes_the_host_ready_is_finished_by_the_next(
-    bare: Apart, moment: tuple[str, str]
+def test_a_first_command_killed_while_it_makes_the_host_ready_is_finished_by_the_next(
+    bare: Apart, moment: tuple[str, str], words: str, which: Signals
 ):
+    """An interrupted one takes back what it made, or had made it already."""
+    bare.second.load([base_image("traefik")] if "traefik" in words else [])
     app = bare.project()
-    struck_at(bare, app, "up", moment=moment)
-    assert bare.up(app).result["outcome"] == "live"
+    ended = struck_at(bare, app, *words.split(), moment=moment, which=which)
+    assert ended.code in ((-which,) if which == Signals.SIGKILL else (0, 1)), ended
+    assert bare.up(app).result["outcome"] in ("live", "unchanged")
+    assert bare.status(app)["live"]["release"] == 1
     host_is_right(bare, app)
 
 

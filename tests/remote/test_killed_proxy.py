@@ -25,6 +25,7 @@ from tests.conftest import SOAK, soak  # noqa: E402
 from tests.host import HEALTHCHECK, Project  # noqa: E402
 from tests.kills import (  # noqa: E402
     RENAMES,
+    SIGNALS,
     Clients,
     Kill,
     Subject,
@@ -66,6 +67,8 @@ SWITCHED = [
 # From here on nobody listens, or the sidecar is missing.
 GUARDED = [("kill", "imm-proxy"), *SWITCHED[3:]]
 RETURN_SECONDS = 10.0
+# What may come after a switch that was killed, and leaves the app live.
+NEXT = ("up", "prune", "proxy up")
 
 
 def kills() -> list[Kill]:
@@ -131,29 +134,33 @@ def test_a_flip_that_was_cut_before_traefik_could_follow_is_whole_before_the_old
     subject.deploy()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["many", "one"] if SOAK else ["many"])
 def switching(
-    second: SecondEngine, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, second: SecondEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Apart, Project]]:
     second.load([base_image("traefik")])
     with apart(second, tmp_path_factory.mktemp("switching")) as host:
-        app = host.project()
-        host.up(app)
+        app = host.project().set(volumes={"data": {"writers": request.param}})
+        host.up(app.version("1", volumes=["data:/data"]))
         yield host, app
 
 
 @pytest.mark.parametrize(
-    "which", [Signals.SIGKILL, Signals.SIGINT] if SOAK else [Signals.SIGKILL], ids=lambda which: which.name
+    ("which", "then"),
+    [(which, then) for which in SIGNALS for then in NEXT] if SOAK else [(Signals.SIGKILL, "up")],
+    ids=lambda each: each.name if isinstance(each, Signals) else each,
 )
 @pytest.mark.parametrize("moment", SWITCHED if SOAK else [SWITCHED[n] for n in (3, 6)], ids="-".join)
 def test_a_switch_of_proxies_that_was_killed_is_finished_or_undone_by_the_next_command(
-    switching: tuple[Apart, Project], moment: tuple[str, str], which: Signals
+    switching: tuple[Apart, Project], moment: tuple[str, str], which: Signals, then: str
 ):
     """Whatever command comes next, and however soon: one proxy, one sidecar, and what was live is live behind it."""
     host, app = switching
     other = other_kind(host, app)
     ended = struck_at(host, app, "proxy", "up", "--kind", other, moment=moment, which=which, unguarded=False)
     assert ended.code in (-which, 1, 0), ended
+    host.imm(app, *then.split())
+    host_is_right(host, app)
     assert host.up(app).result["outcome"] == "unchanged"
     host_is_right(host, app)
     host.imm(app, "proxy", "up", "--kind", other)
